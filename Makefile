@@ -1,0 +1,37 @@
+# Each target is one command; ARGS adds to it: make train ARGS="data=wine optimizer.lr=0.01"
+PYTHON ?= python3
+RUN := .venv/bin/python
+ARGS ?=
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+
+install: .venv/installed  ## set up .venv with the pinned versions; does nothing when nothing changed
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(RUN) -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch .venv/installed
+
+train: install  ## train the default run, or what ARGS says
+	@$(RUN) -m classify.train $(ARGS)
+
+sweep: install  ## sweep over the learning rate
+	@$(RUN) -m classify.train experiment=learning_rates $(ARGS)
+
+test: install  ## run every test
+	@$(RUN) -m pytest $(ARGS)
+
+lint: install  ## check style and types
+	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m mypy
+
+format: install  ## mend what style checks can mend
+	@$(RUN) -m ruff check --fix . && $(RUN) -m ruff format .
+
+rename: install  ## make it yours: make rename NAME=churn
+	@$(RUN) scripts/rename.py "$(NAME)"
+
+.PHONY: help install train sweep test lint format rename

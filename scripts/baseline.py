@@ -1,0 +1,38 @@
+"""Test accuracy of the shipped defaults beside scikit-learn's LogisticRegression, on the same split.
+
+python scripts/baseline.py
+"""
+
+import tempfile
+
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from classify import build
+from classify.check import CONF
+from classify.train import train
+
+TABLES = ("breast_cancer", "wine", "digits")
+
+
+def accuracies(table: str) -> tuple[float, float]:
+    """Test accuracy of (a default run, logistic regression)."""
+    with tempfile.TemporaryDirectory() as folder:
+        cfg = compose("config", [f"data={table}", f"folder={folder}", "mode=min"])
+        config = OmegaConf.to_container(cfg, resolve=True)
+        ours = train(config)["test/accuracy"]
+        data = build.data(config)
+    rows, labels, index = data.rows.numpy(), data.labels.numpy(), data.index
+    regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    regression.fit(rows[index["train"]], labels[index["train"]])
+    return ours, regression.score(rows[index["test"]], labels[index["test"]])
+
+
+if __name__ == "__main__":
+    print("| table | default run | LogisticRegression |\n|---|---|---|")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for table in TABLES:
+            print("| {} | {:.4f} | {:.4f} |".format(table, *accuracies(table)))

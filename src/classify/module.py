@@ -1,0 +1,111 @@
+"""Classifier: the LightningModule that trains a net; the Trainer does backward and the optimizer's steps."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import lightning
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchmetrics import MeanMetric, Metric, MetricCollection
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A learning-rate scheduler: `make(optimizer)`, stepped each `interval` ("step" or "epoch").
+
+    total: the argument of `make` that is given the run's number of optimizer steps, if it needs one.
+    monitor: the metric that it watches, if it watches one.
+    """
+
+    make: Callable[..., Any]
+    interval: str
+    total: str | None = None
+    monitor: str | None = None
+
+
+class Measures(nn.Module):
+    """The validation loss and the metrics, over all batches since the last `compute`.
+
+    loss is the mean cross-entropy without class weights or label smoothing, so that runs which differ in these can be
+    compared by it. Metrics take probabilities (rows, classes) and class indices (rows,).
+    """
+
+    def __init__(self, metrics: dict[str, Metric]) -> None:
+        super().__init__()
+        self.loss = MeanMetric()
+        self.metrics = MetricCollection(dict(metrics))
+
+    def update(self, scores: Tensor, labels: Tensor) -> None:
+        self.loss.update(F.cross_entropy(scores, labels), len(labels))
+        self.metrics.update(scores.softmax(-1), labels if labels.dim() == 1 else labels.argmax(-1))
+
+    def compute(self, prefix: str) -> dict[str, Tensor]:
+        values = {"loss": self.loss.compute(), **self.metrics.compute()}
+        self.loss.reset()
+        self.metrics.reset()
+        return {f"{prefix}/{name}": value for name, value in values.items()}
+
+
+class Classifier(lightning.LightningModule):
+    """Trains `net`, which maps rows to scores (rows, classes).
+
+    loss: of scores and labels, which are class indices (rows,) or one-hot or soft targets (rows, classes).
+    optimizer: makes the optimizer from the net's parameters, such as partial(SGD, lr=0.1).
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: Callable[..., Optimizer],
+        schedule: Schedule | None = None,
+        loss: nn.Module | None = None,
+        metrics: dict[str, Metric] | None = None,
+    ) -> None:
+        super().__init__()
+        self.net, self.optimizer, self.schedule = net, optimizer, schedule
+        self.loss = loss or nn.CrossEntropyLoss()
+        self.measures = Measures(metrics or {})
+        self.train_loss: Tensor | float = 0.0  # logged once an epoch: self.log at each step costs 150 us
+        self.train_rows = 0
+
+    def forward(self, rows: Any) -> Tensor:
+        return self.net(rows)
+
+    def training_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> Tensor:
+        rows, labels = batch
+        loss = self.loss(self(rows), labels)
+        self.train_loss += loss.detach() * len(labels)
+        self.train_rows += len(labels)
+        return loss
+
+    def validation_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> None:
+        rows, labels = batch
+        self.measures.update(self(rows), labels)
+
+    test_step = validation_step
+
+    def on_validation_epoch_end(self) -> None:
+        values = self.measures.compute("val")
+        if self.train_rows:  # both in one row of the log
+            values["train/loss"] = self.train_loss / self.train_rows  # type: ignore[assignment]
+            self.train_loss, self.train_rows = 0.0, 0
+        self.log_dict(values, sync_dist=True)
+
+    def on_test_epoch_end(self) -> None:
+        self.log_dict(self.measures.compute("test"), sync_dist=True)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(self.net.parameters())
+        if self.schedule is None:
+            return optimizer
+        total = {self.schedule.total: self.trainer.estimated_stepping_batches} if self.schedule.total else {}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {
+                "scheduler": self.schedule.make(optimizer, **total),
+                "interval": self.schedule.interval,
+                "monitor": self.schedule.monitor,
+            },
+        }

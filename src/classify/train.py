@@ -1,0 +1,105 @@
+"""Train: one run, or with -m a sweep.
+
+python -m classify.train data=wine optimizer.lr=0.01
+python -m classify.train -m optimizer.lr=0.001,0.01,0.1
+"""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from classify.check import CONF, FIRST_PROCESS, check_values, in_sweep, one_line_errors
+
+
+def train(config: dict[str, Any]) -> dict[str, float]:
+    """Trains what a resolved config describes, writes its folder, and returns the metrics of its best weights.
+
+    ValueError: the data, the head and the rest of the config do not fit together, or `resume` is no checkpoint.
+    """
+    import lightning
+    import torch
+
+    from classify import build
+    from classify.run import Run, record, write_json
+
+    folder = Path(config["folder"])
+    torch.set_num_threads(config["trainer"]["threads"])
+    lightning.seed_everything(config["seed"], verbose=False)
+    resumed = Run.open(config["resume"], "last") if config["resume"] else None
+    data = build.data(config)
+    assert data.schema
+    if resumed and resumed.schema != data.schema:
+        raise ValueError(f"resume={config['resume']} was trained on other data or another split of it")
+    classifier = build.classifier(config, data.schema)
+    identity = record(data)
+    trainer = build.trainer(config, saved={"config": config, "schema": data.schema.plain(), "record": identity})
+
+    trainer.fit(classifier, data, ckpt_path=resumed.path if resumed else None, weights_only=True)
+    best: dict[str, Any] = {"datamodule": data, "ckpt_path": "best", "weights_only": True, "verbose": False}
+    metrics = dict(trainer.validate(classifier, **best)[0])
+    if config["test"]:
+        metrics |= trainer.test(classifier, **best)[0]
+    if trainer.is_global_zero:
+        write_json(folder / "run.json", identity | {"epochs": trainer.current_epoch, "steps": trainer.global_step})
+        write_json(folder / "metrics.json", metrics)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    return metrics
+
+
+def shown(folder: str) -> str:
+    """The folder as one would type it here."""
+    here = os.path.relpath(folder)
+    return folder if here.startswith("..") else here
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def app(cfg: DictConfig) -> float:
+    if in_sweep():
+        return run_job(cfg)  # Hydra goes on with the other jobs and then raises what this one raises
+    with one_line_errors():
+        try:
+            return run_job(cfg)
+        except BaseException:
+            if not (Path(cfg.folder) / "checkpoints").exists():  # nothing was trained: the folder is free again
+                shutil.rmtree(cfg.folder)
+            raise
+
+
+def run_job(cfg: DictConfig) -> float:
+    from classify.build import better
+    from classify.run import describe
+
+    settings = HydraConfig.get()
+    if in_sweep():
+        check_values(cfg, settings.runtime.choices)
+        cfg.test = False
+    cfg.folder = settings.runtime.output_dir
+    cfg.mode = better({str(key): value for key, value in cfg.items()})
+    # trainer=ddp starts its other processes with this command line: this one job, in this folder
+    sys.argv[1:] = [*settings.overrides.task, f"folder={cfg.folder}", f"test={cfg.test}"]
+    environment = dict(os.environ)
+    metrics = train(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+    os.environ.clear()  # trainer=ddp leaves its ranks there, and the next job of a sweep would take itself for one
+    os.environ.update(environment)
+    if FIRST_PROCESS:
+        print(f"{describe(metrics)}\n{shown(cfg.folder)}", flush=True)
+    return metrics[cfg.monitor]
+
+
+def main() -> None:
+    if "HYDRA_FULL_ERROR" in os.environ:  # asked for: tracebacks as they come
+        return app()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise where it would print
+    with one_line_errors():
+        app()
+
+
+if __name__ == "__main__":
+    main()
