@@ -43,7 +43,7 @@ def patterns(old: str) -> dict[str, list[str]]:
     imported = rf"(?<=import ){old}\b|(?<=from ){old}(?= import)"
     folder = rf"(?<=src/){old}\b"
     return {
-        ".yaml": [rf"(?<=_target_: ){old}(?=\.)"],
+        ".yaml": [rf"(?<=_target_: ){old}(?=\.)", rf"(?<=python -m ){old}(?=\.)"],
         ".toml": [rf'(?<=^name = "){old}(?=")', rf'(?<="){old}(?=\[)', rf'(?<=^packages = \["){old}(?=")', folder],
         "": [module, imported, folder],
     }

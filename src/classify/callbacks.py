@@ -1,8 +1,12 @@
 """Callbacks: what listens to the Trainer without changing what is learned."""
 
+import math
+import os
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import grad_norm
 from torch.optim import Optimizer
 
@@ -17,6 +21,35 @@ class GradientNorms(Callback):
         if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
             for logger in trainer.loggers:
                 logger.log_metrics(grad_norm(pl_module, norm_type=2), trainer.global_step)
+
+
+class Checkpoints(Checkpoint):
+    """Writes last.ckpt after each epoch; best.ckpt is the one with the best monitored metric.
+
+    Lightning's own ModelCheckpoint(save_last=True) saves last.ckpt only together with a new best, and writes both.
+    """
+
+    def __init__(self, folder: str, monitor: str, mode: str) -> None:
+        self.folder, self.monitor, self.sign = Path(folder), monitor, -1 if mode == "min" else 1
+        self.best = math.nan  # of sign * monitored metric
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        score = self.sign * trainer.callback_metrics[self.monitor].item()
+        improved = score > self.best or math.isnan(self.best)
+        self.best = score if improved else self.best
+        trainer.save_checkpoint(self.folder / "last.ckpt.part")
+        if trainer.is_global_zero:
+            os.replace(self.folder / "last.ckpt.part", self.folder / "last.ckpt")
+            if improved:  # one file with two names, until the next epoch's last.ckpt takes its place
+                os.link(self.folder / "last.ckpt", self.folder / "best.ckpt.part")
+                os.replace(self.folder / "best.ckpt.part", self.folder / "best.ckpt")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if (self.folder / "best.ckpt").exists():
+            self.best = state_dict["best"]
 
 
 class SaveWith(Callback):

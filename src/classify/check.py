@@ -162,7 +162,7 @@ def explain(error: Exception) -> str:
         options = sorted(path.stem for path in (CONF / absent[1]).glob("*.yaml"))
         if options:
             return f"there is no {absent[1]}={absent[2]}{nearest(absent[2], options)}: there are {', '.join(options)}"
-    return text
+    return text.removesuffix("See https://hydra.cc/docs/1.2/advanced/override_grammar/basic for details")
 
 
 def known_keys() -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning
 import torch.nn.functional as F
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric, Metric, MetricCollection
@@ -91,7 +92,8 @@ class Classifier(lightning.LightningModule):
         if self.train_rows:  # both in one row of the log
             values["train/loss"] = self.train_loss / self.train_rows  # type: ignore[assignment]
             self.train_loss, self.train_rows = 0.0, 0
-        self.log_dict(values, sync_dist=True)
+        # the final `validate` of the best weights is no epoch, so not a row of the log
+        self.log_dict(values, sync_dist=True, logger=self.trainer.state.fn == TrainerFn.FITTING)
 
     def on_test_epoch_end(self) -> None:
         self.log_dict(self.measures.compute("test"), sync_dist=True)

@@ -37,14 +37,18 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     if resumed and resumed.schema != data.schema:
         raise ValueError(f"resume={config['resume']} was trained on other data or another split of it")
     classifier = build.classifier(config, data.schema)
+    if resumed and (best := resumed.path.with_name("best.ckpt")).exists():  # nothing after it may be better
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        shutil.copy(best, folder / "checkpoints")
     identity = record(data)
     trainer = build.trainer(config, saved={"config": config, "schema": data.schema.plain(), "record": identity})
 
     trainer.fit(classifier, data, ckpt_path=resumed.path if resumed else None, weights_only=True)
-    best: dict[str, Any] = {"datamodule": data, "ckpt_path": "best", "weights_only": True, "verbose": False}
-    metrics = dict(trainer.validate(classifier, **best)[0])
-    if config["test"]:
-        metrics |= trainer.test(classifier, **best)[0]
+    best = folder / "checkpoints" / "best.ckpt"
+    metrics: dict[str, float] = {}
+    for measure in [trainer.validate, trainer.test] if config["test"] else [trainer.validate]:
+        measure(classifier, ckpt_path=best, weights_only=True, verbose=False, datamodule=data)
+        metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
     if trainer.is_global_zero:
         write_json(folder / "run.json", identity | {"epochs": trainer.current_epoch, "steps": trainer.global_step})
         write_json(folder / "metrics.json", metrics)

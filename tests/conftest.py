@@ -1,0 +1,48 @@
+"""Shared by all tests: configs composed in this process, and real commands run as processes of their own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from classify.check import CONF
+
+ROOT = CONF.parent
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def configure(folder: Path | str, *overrides: str) -> dict[str, Any]:
+    """A resolved config, as `train` takes it."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", [f"folder={folder}", *overrides])
+    cfg.mode = "min" if cfg.mode == "auto" else cfg.mode
+    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+
+
+def run_command(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Runs `python -m words` as its own process, on one thread."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", *words], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    return lambda *words: run_command(*words, cwd=tmp_path)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a default run, trained by the real command."""
+    cwd = tmp_path_factory.mktemp("finished")
+    done = run_command("classify.train", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # no warnings, no tips, no progress bar off a terminal
+    return cwd / done.stdout.splitlines()[-1]

@@ -1,0 +1,181 @@
+"""The real commands, as processes: what a run leaves, sweeps, evaluate, resume, DDP, and errors in one line."""
+
+import json
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Command, configure, run_command
+
+from classify import load
+from classify.evaluate import evaluate
+from classify.run import Run
+from classify.train import train
+
+
+def weights(folder: Path, checkpoint: str = "last") -> dict[str, torch.Tensor]:
+    return Run.open(folder, checkpoint).weights
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_leaves_its_folder(finished: Path) -> None:
+    files = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
+    assert files == {
+        *("metrics.json", "run.json", "train.log", "log/metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt"),
+        *(".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"),
+    }
+    metrics = json.loads((finished / "metrics.json").read_text())
+    names = ("loss", "accuracy", "f1", "auroc", "calibration_error")
+    assert set(metrics) == {f"{split}/{name}" for split in ("val", "test") for name in names}
+    assert metrics["test/accuracy"] >= 0.95
+    record = json.loads((finished / "run.json").read_text())
+    assert record.keys() >= {"git_commit", "git_clean", "python", "packages", "data_sha256", "epochs"}
+    assert record["packages"]["torch"] == torch.__version__
+
+
+def test_the_checkpoint_alone_is_enough_without_hydra_or_lightning(finished: Path, tmp_path: Path) -> None:
+    shutil.copy(finished / "checkpoints" / "best.ckpt", tmp_path / "alone.ckpt")
+    script = (
+        "import sys, torch; from classify import load; classifier = load('alone.ckpt'); "
+        "rows = torch.zeros(5, 30); print(classifier(rows).shape, classifier.predict(rows)[0]); "
+        "print('hydra' in sys.modules, 'lightning' in sys.modules)"
+    )
+    (tmp_path / "use.py").write_text(script)
+    done = run_command("use", cwd=tmp_path)
+    assert done.stdout.splitlines() == ["torch.Size([5, 2]) benign", "False False"], done.stderr
+
+
+def test_load_predicts_what_metrics_json_says(finished: Path) -> None:
+    run = Run.open(finished)
+    data, classifier = run.data(), load(finished)
+    test = data.index["test"]
+    predicted = [classifier.classes_.index(name) for name in classifier.predict(data.rows[test])]
+    accuracy = (torch.tensor(predicted) == data.labels[test]).float().mean().item()
+    assert accuracy == pytest.approx(json.loads((finished / "metrics.json").read_text())["test/accuracy"])
+    assert classifier.predict_proba(data.rows[test]).sum(-1).numpy() == pytest.approx(1)
+    assert set(classifier.predict(data.rows[test], threshold=0.0)) == {classifier.classes_[1]}
+
+
+def test_evaluate_reproduces_the_metrics_and_refuses_a_changed_table(
+    finished: Path, command: Command, tmp_path
+) -> None:
+    done = command("classify.evaluate", str(finished))
+    assert done.returncode == 0, done.stderr
+    assert "to 1e-6" in done.stdout
+    changed = tmp_path / "changed"
+    shutil.copytree(finished, changed)
+    for file in (changed / "checkpoints").iterdir():
+        content = torch.load(file, weights_only=True)
+        content["record"]["data_sha256"] = "0" * 64
+        torch.save(content, file)
+    with pytest.raises(ValueError, match="breast_cancer has changed"):
+        evaluate(changed)
+
+
+def test_a_job_of_a_sweep_equals_the_run_alone_and_spares_the_test_rows(tmp_path: Path, command: Command) -> None:
+    common = ["trainer.max_epochs=3", "data=iris"]
+    done = command("classify.train", "-m", "optimizer.lr=0.01,0.1", "seed=0,1", *common, "folder=sweep")
+    assert done.returncode == 0, done.stderr
+    jobs = sorted((tmp_path / "sweep").glob("[0-9]"))
+    assert [job.name for job in jobs] == ["0", "1", "2", "3"]
+    for job, (lr, seed) in zip(jobs, [(0.01, 0), (0.01, 1), (0.1, 0), (0.1, 1)], strict=True):
+        alone = tmp_path / f"alone-{job.name}"
+        train(configure(alone, *common, f"optimizer.lr={lr}", f"seed={seed}"))
+        metrics = json.loads((job / "metrics.json").read_text())
+        expected = json.loads((alone / "metrics.json").read_text())
+        assert metrics == {name: value for name, value in expected.items() if name.startswith("val/")}
+        assert same(weights(job), weights(alone))
+    assert not same(weights(jobs[0]), weights(jobs[1]))
+
+
+def test_two_equal_runs_give_equal_weights_in_two_processes(tmp_path: Path, finished: Path) -> None:
+    train(configure(tmp_path))
+    assert same(weights(tmp_path), weights(finished))
+    assert same(weights(tmp_path, "best"), weights(finished, "best"))
+
+
+def test_resume_goes_on_where_the_checkpoint_ends(tmp_path: Path) -> None:
+    train(configure(tmp_path / "whole", "trainer.max_epochs=4", "data=iris"))
+    train(configure(tmp_path / "half", "trainer.max_epochs=2", "data=iris"))
+    train(configure(tmp_path / "rest", "trainer.max_epochs=4", "data=iris", f"resume={tmp_path / 'half'}"))
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "rest"))
+    assert same(weights(tmp_path / "whole", "best"), weights(tmp_path / "rest", "best"))
+    with pytest.raises(ValueError, match="other data"):
+        train(configure(tmp_path / "other", "data=wine", f"resume={tmp_path / 'half'}"))
+
+
+def test_ddp_trains_on_every_row_and_writes_one_folder(tmp_path: Path, command: Command) -> None:
+    done = command("classify.train", "trainer=ddp", "trainer.accelerator=cpu", "debug=fast", "folder=ddp")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "ddp" / "metrics.json").exists()
+    assert os.listdir(tmp_path) == ["ddp"]
+
+
+BAD = {  # a command's words: what its one line of error must say
+    "optimizer.lrr=0.1": "no key optimizer.lrr (did you mean optimizer.lr?)",
+    "lr=0.1": "did you mean optimizer.lr?",
+    "dataa=iris": "did you mean data?",
+    "optimizer.lr=abc": "optimizer.lr=abc is not a number",
+    "trainer.max_epochs=2.5": "trainer.max_epochs=2.5 is not a whole number",
+    "optimizer.lr=-1": "optimizer.lr=-1 is out of range",
+    "model.hidden=64": "not a list of whole numbers",
+    "model.hidden=[8,0]": "out of range",
+    "model.dropout=1.5": "out of range",
+    "seed=-1": "out of range",
+    "data=irs": "no data=irs (did you mean iris?): there are breast_cancer, clusters, digits",
+    "model=mpl": "no model=mpl (did you mean mlp?): there are linear, mlp",
+    "monitor=val/acuracy": "did you mean val/accuracy?",
+    "mode=less": "auto, min, max",
+    "head=tanh": "auto, sigmoid or softmax",
+    "optimizer.lr=[1": "[1",
+    "resume=nowhere": "there is no checkpoint nowhere",
+    "data=iris head=sigmoid": "head=sigmoid is for 2 classes, the data has 3",
+    "loss.class_weights=[1,2,3]": "one number for each class",
+}
+
+
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, finished: Path, command: Command) -> None:
+    cases = {tuple(words.split()): text for words, text in BAD.items()}
+    cases[(f"folder={finished}",)] = "holds a finished run already"
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = list(pool.map(lambda words: command("classify.train", *words), cases))
+    for (words, text), done in zip(cases.items(), outcomes, strict=True):
+        assert (done.returncode, done.stdout) == (1, ""), words
+        assert done.stderr.startswith("error: "), (words, done.stderr)
+        assert done.stderr.count("\n") == 1, (words, done.stderr)
+        assert text in done.stderr, (words, done.stderr)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert before == {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+
+
+def test_a_job_that_fails_costs_the_others_nothing(tmp_path: Path, command: Command) -> None:
+    done = command("classify.train", "-m", "optimizer.lr=0.1,abc,0.2", "debug=fast", "folder=sweep")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: optimizer.lr=abc is not a number")
+    assert sorted(path.parent.name for path in (tmp_path / "sweep").glob("*/metrics.json")) == ["0", "2"]
+
+
+def test_checkpoints_that_are_none(finished: Path, tmp_path: Path) -> None:
+    whole = (finished / "checkpoints" / "best.ckpt").read_bytes()
+    (tmp_path / "short.ckpt").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.ckpt").write_text("not a checkpoint")
+    torch.save({"weights": torch.ones(1)}, tmp_path / "other.ckpt")
+    for name, text in (
+        ("short", "not a whole"),
+        ("text", "not a whole"),
+        ("other", "not a checkpoint of this project"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            load(tmp_path / f"{name}.ckpt")
+    with pytest.raises(ValueError, match="there is no checkpoint"):
+        load(tmp_path / "none.ckpt")
+    done = run_command("classify.evaluate", "short.ckpt", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)

@@ -1,0 +1,65 @@
+"""Every YAML under conf/ composes and builds, and runs where a run is cheap."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, configure
+from hydra import compose, initialize_config_dir
+
+from classify import build
+from classify.check import CONF, check_values
+from classify.train import train
+
+GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
+FILES = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+
+
+def test_every_group_is_covered() -> None:
+    assert len(FILES) + 1 == len(list(CONF.rglob("*.yaml")))
+
+
+@pytest.mark.parametrize("choice", FILES)
+def test_composes_checks_and_builds(choice: str, tmp_path: Path) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", [choice, f"folder={tmp_path}"], return_hydra_config=True)
+        check_values(cfg, cfg.hydra.runtime.choices)
+    config = configure(tmp_path, choice)
+    if choice == "trainer=gpu" and not torch.cuda.is_available():
+        with pytest.raises(Exception, match="gpu"):
+            build.trainer(config, {})
+        return
+    data = build.data(config)
+    classifier = build.classifier(config, data.schema)
+    rows, labels = next(iter(data.train_dataloader()))
+    assert classifier(rows).shape == (len(labels), data.schema.num_classes)
+    assert build.trainer(config, {}).max_epochs == config["trainer"]["max_epochs"]
+
+
+@pytest.mark.parametrize("choice", ["logger=tensorboard", "optimizer=adamw", "optimizer=adam", "head=softmax"])
+def test_trains(choice: str, tmp_path: Path) -> None:
+    assert "test/accuracy" in train(configure(tmp_path, choice, "debug=fast"))
+    if choice.startswith("logger"):
+        assert list((tmp_path / "tensorboard").glob("events.*"))
+
+
+@pytest.mark.parametrize(("table", "columns", "classes"), [("breast_cancer", 30, 2), ("iris", 4, 3), ("wine", 13, 3)])
+def test_shipped_tables(table: str, columns: int, classes: int, tmp_path: Path) -> None:
+    schema = build.data(configure(tmp_path, f"data={table}")).schema
+    assert schema is not None
+    assert (len(schema.numbers), schema.num_classes) == (columns, classes)
+
+
+def test_digits_drops_the_pixels_that_are_always_white(tmp_path: Path) -> None:
+    schema = build.data(configure(tmp_path, "data=digits")).schema
+    assert schema is not None
+    assert 50 < len(schema.numbers) < 64
+    assert schema.classes == tuple("0123456789")
+
+
+def test_no_key_goes_unread() -> None:
+    """Every top-level key of config.yaml is named in the source or in another YAML."""
+    source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    config = configure("unused")
+    unread = [key for key in config if f'"{key}"' not in source and f".{key}" not in source]
+    assert unread == []

@@ -1,0 +1,139 @@
+"""Classifier: its loss and metrics against scikit-learn and closed forms; schedules, callbacks, precision."""
+
+import csv
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import configure
+from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
+from torch import nn
+
+from classify import build
+from classify.module import Classifier, Measures
+from classify.schema import Number, Schema
+from classify.train import train
+
+
+def schema(num_classes: int) -> Schema:
+    classes = tuple("abcd"[:num_classes])
+    return Schema("label", classes, tuple(range(1, num_classes + 1)), (Number("x", 0.0, 1.0), Number("y", 0.0, 1.0)))
+
+
+@pytest.mark.parametrize("num_classes", [2, 4])
+def test_metrics_are_scikit_learns(num_classes: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(300, num_classes, generator=generator)
+    labels = torch.randint(num_classes, (300,), generator=generator)
+    measures = Measures(build.metrics(configure("unused"), schema(num_classes)))
+    for batch in torch.arange(300).split(77):
+        measures.update(scores[batch], labels[batch])
+    found = {name: value.item() for name, value in measures.compute("val").items()}
+    probabilities = scores.double().softmax(-1).numpy()
+    ranked = probabilities[:, 1] if num_classes == 2 else probabilities
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels.numpy()
+    bins = [(confidence > low / 15) & (confidence <= (low + 1) / 15) for low in range(15)]
+    expected = {
+        "val/loss": log_loss(labels, probabilities),
+        "val/accuracy": accuracy_score(labels, probabilities.argmax(1)),
+        "val/f1": f1_score(labels, probabilities.argmax(1), average="macro"),
+        "val/auroc": roc_auc_score(labels, ranked, multi_class="ovr"),
+        "val/calibration_error": sum(abs(right[b].sum() - confidence[b].sum()) for b in bins) / 300,
+    }
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert measures.loss.update_count == 0  # compute starts anew
+
+
+def test_one_hot_soft_and_index_labels() -> None:
+    classifier = Classifier(nn.Identity(), partial(torch.optim.SGD, lr=0.1))
+    scores, labels = torch.randn(8, 3), torch.randint(3, (8,))
+    one_hot = F.one_hot(labels, 3).float()
+    torch.testing.assert_close(
+        classifier.training_step((scores, labels), 0), classifier.training_step((scores, one_hot), 0)
+    )
+    soft = one_hot * 0.9 + 0.1 / 3
+    by_hand = -(soft * scores.log_softmax(-1)).sum(-1).mean()
+    torch.testing.assert_close(classifier.training_step((scores, soft), 0), by_hand)
+    classifier.validation_step((scores, soft), 0)
+    torch.testing.assert_close(classifier.measures.compute("val")["val/loss"], by_hand)
+
+
+def test_label_smoothing_and_class_weights() -> None:
+    config = configure("unused", "loss.label_smoothing=0.2", "loss.class_weights=balanced")
+    loss = build.loss(config, schema(3))
+    assert loss.weight is not None
+    assert loss.weight.tolist() == pytest.approx([6 / 3, 6 / 6, 6 / 9])
+    plain = build.loss(configure("unused", "loss.label_smoothing=0.2"), schema(3))
+    scores, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
+    smooth = F.one_hot(labels, 3) * 0.8 + 0.2 / 3
+    torch.testing.assert_close(plain(scores, labels), -(smooth * scores.log_softmax(-1)).sum(-1).mean())
+    with pytest.raises(ValueError, match="one number for each class"):
+        build.loss(configure("unused", "loss.class_weights=[1,2]"), schema(3))
+
+
+def rows_of_log(folder: Path) -> list[dict[str, str]]:
+    with (folder / "log" / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_gradient_norms_of_each_layer_are_logged_when_asked(tmp_path: Path) -> None:
+    train(configure(tmp_path, "debug=fast", "callbacks.gradient_norms.every_n_steps=1"))
+    first = rows_of_log(tmp_path)[0]
+    parts = [float(value) for name, value in first.items() if name.startswith("grad_2.0_norm/")]
+    assert len(parts) == 4  # weight and bias of two layers
+    assert float(first["grad_2.0_norm_total"]) == pytest.approx(sum(part**2 for part in parts) ** 0.5, rel=1e-3)
+
+
+def last_rate(config: dict[str, Any]) -> float:
+    train(config)
+    last = torch.load(Path(config["folder"]) / "checkpoints" / "last.ckpt", weights_only=True)
+    return last["optimizer_states"][0]["param_groups"][0]["lr"]
+
+
+def test_schedulers_are_told_the_number_of_steps(tmp_path: Path) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.05)
+    by_hand = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=3 * 11)  # 341 rows in batches of 32
+    for _ in range(33):
+        optimizer.step()
+        by_hand.step()
+    for scheduler, expected in (("cosine", 0.0), ("one_cycle", by_hand.get_last_lr()[0])):
+        config = configure(tmp_path / scheduler, f"scheduler={scheduler}", "trainer.max_epochs=3")
+        assert last_rate(config) == pytest.approx(expected, abs=1e-9)
+
+
+def test_reduce_on_plateau_watches_the_monitor(tmp_path: Path) -> None:
+    """A rate of 0 never improves: the first epoch is the best, each later one is bad, and counts from the next on."""
+    overrides = ["scheduler=reduce_on_plateau", "scheduler.make.patience=0", "scheduler.make.eps=0"]
+    config = configure(tmp_path, *overrides, "optimizer.lr=1e-30", "trainer.max_epochs=4")
+    assert last_rate(config) == pytest.approx(1e-30 * 0.1**2, rel=1e-6)
+
+
+def test_early_stopping_and_best_checkpoint_follow_the_monitor(tmp_path: Path) -> None:
+    config = configure(tmp_path, "trainer.max_epochs=60", "callbacks.early_stopping.patience=3")
+    metrics = train(config)
+    log = [float(row["val/loss"]) for row in rows_of_log(tmp_path) if row["val/loss"]]
+    assert metrics["val/loss"] == pytest.approx(min(log))
+    assert len(log) == log.index(min(log)) + 1 + 3
+
+
+def test_overfit_drives_the_training_loss_to_nothing(tmp_path: Path) -> None:
+    train(configure(tmp_path, "debug=overfit"))
+    losses = [float(row["train/loss"]) for row in rows_of_log(tmp_path) if row["train/loss"]]
+    assert losses[-1] < 0.01 < 0.1 < losses[0]
+
+
+def test_profile_writes_its_table(tmp_path: Path) -> None:
+    train(configure(tmp_path, "debug=profile", "trainer.max_epochs=1"))
+    assert "run_training_batch" in (tmp_path / "fit-profile.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("monitor", "mode"), [("val/loss", "min"), ("val/accuracy", "max"), ("val/calibration_error", "min")]
+)
+def test_better_follows_the_metric(monitor: str, mode: str) -> None:
+    config = configure("unused", f"monitor={monitor}") | {"mode": "auto"}
+    assert build.better(config) == mode
+    assert build.better(config | {"mode": "max"}) == "max"

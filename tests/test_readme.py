@@ -1,0 +1,69 @@
+"""The README is true: its commands run, in order, in a copy of the tree, and its statements hold."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tree, with this Python standing in for the .venv that make would build."""
+    copy = tmp_path_factory.mktemp("readme") / "copy"
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".venv", "outputs", ".*_cache", "__pycache__"))
+    programs = copy / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    (programs / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (programs / "python").chmod(0o755)
+    (programs / "activate").write_text(f"PATH={programs}:$PATH\n")
+    (copy / ".venv" / "installed").touch()
+    return copy
+
+
+def test_every_command_runs(copy: Path) -> None:
+    blocks = re.findall(r"```(bash|python)\n(.*?)```", README, flags=re.S)
+    script = ""
+    for language, block in blocks:
+        script += block if language == "bash" else f"python - <<'END'\n{block}END\n"
+    environment = os.environ | {"PYTHONPATH": str(copy / "src"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(["bash", "-ec", script], cwd=copy, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert script.count("python -m") == len(re.findall("^python -m", README, flags=re.M)) > 5
+    printed = done.stdout.splitlines()
+    shown = README.split("prints\n\n```\n")[1].split("\n```")[0].splitlines()
+    assert [re.sub(r"\d", "0", line) for line in printed[: len(shown)]] == [re.sub(r"\d", "0", line) for line in shown]
+    line, mlp = (float(re.search(r"accuracy (\S+)", row)[1]) for row in printed[-5::3])  # type: ignore[index]
+    assert mlp > line + 0.05  # experiment=nonlinearity
+
+
+def test_every_make_target_is_listed(copy: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), flags=re.M))
+    listed = subprocess.run(["make"], cwd=copy, capture_output=True, text=True, check=True).stdout
+    assert set(re.findall(r"^make (\S+)", listed, flags=re.M)) == targets
+    for target in targets | set(re.findall(r"`make (\w+)", README)):
+        subprocess.run(["make", "-n", target, "NAME=churn"], cwd=copy, capture_output=True, check=True)
+
+
+def test_its_links_files_and_size_are_true() -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", README):
+        assert (ROOT / link).exists(), link
+    sources = [path for path in (ROOT / "src").rglob("*.py") if path.name != "__init__.py"]
+    for path in sources:
+        assert f"`{path.name}`" in README, path.name
+    stated = int(re.search(r"About ([\d,]+) lines in all", README)[1].replace(",", ""))  # type: ignore[index]
+    lines = sum(len(path.read_text().splitlines()) for path in sources)
+    assert abs(lines - stated) <= 50, lines
+
+
+def test_it_names_every_choice() -> None:
+    for group in ("data", "model", "optimizer", "scheduler", "trainer", "logger", "debug"):
+        named = re.search(rf"`{group}=([\w|\n]+)`", README)[1].replace("\n", "").split("|")  # type: ignore[index]
+        assert sorted(named) == sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml")), group
