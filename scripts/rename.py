@@ -7,6 +7,7 @@ import argparse
 import importlib.util
 import keyword
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,8 @@ def check(old: str, new: str) -> None:
         raise ValueError(f"NAME={new} is a word of Python's own")
     if new == old:
         raise ValueError(f"NAME={new} is the name already")
+    if new in (path.stem for path in (SOURCE / old).iterdir()):
+        raise ValueError(f"NAME={new} is the name of one of the package's own modules")
     if importlib.util.find_spec(new) or new in sys.stdlib_module_names or new in (p.name for p in ROOT.iterdir()):
         raise ValueError(f"NAME={new} is taken by an installed module or a folder here: importing it would find that")
     if git("status", "--porcelain"):
@@ -45,6 +48,7 @@ def patterns(old: str) -> dict[str, list[str]]:
     return {
         ".yaml": [rf"(?<=_target_: ){old}(?=\.)", rf"(?<=python -m ){old}(?=\.)"],
         ".toml": [rf'(?<=^name = "){old}(?=")', rf'(?<="){old}(?=\[)', rf'(?<=^packages = \["){old}(?=")', folder],
+        ".md": [module, imported, folder, rf"(?<=^# ){old}$"],
         "": [module, imported, folder],
     }
 
@@ -64,6 +68,7 @@ def rename(old: str, new: str) -> int:
             path.write_text(renamed)
             changed += 1
     (SOURCE / old).rename(SOURCE / new)
+    shutil.rmtree(SOURCE / f"{old}.egg-info", ignore_errors=True)
     (ROOT / ".venv" / "installed").unlink(missing_ok=True)  # make installs the package anew, under its new name
     return changed
 

@@ -7,12 +7,14 @@ import torch
 from conftest import ROOT, configure
 from hydra import compose, initialize_config_dir
 
-from classify import build
+from classify import build, tables
 from classify.check import CONF, check_values
 from classify.train import train
 
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 FILES = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+
+NEEDED = dict.fromkeys(["data=csv", "data=parquet"], ("data.path=table", "data.target=species"))
 
 
 def test_every_group_is_covered() -> None:
@@ -22,9 +24,14 @@ def test_every_group_is_covered() -> None:
 @pytest.mark.parametrize("choice", FILES)
 def test_composes_checks_and_builds(choice: str, tmp_path: Path) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", [choice, f"folder={tmp_path}"], return_hydra_config=True)
+        cfg = compose("config", [choice, f"folder={tmp_path}", *NEEDED.get(choice, ())], return_hydra_config=True)
         check_values(cfg, cfg.hydra.runtime.choices)
-    config = configure(tmp_path, choice)
+    if choice in ("data=csv", "data=parquet"):
+        write = getattr(tables.from_sklearn("iris", "species"), choice.replace("data=", "write_"))
+        write(tmp_path / "iris")
+        config = configure(tmp_path, choice, f"data.path={tmp_path / 'iris'}", "data.target=species")
+    else:
+        config = configure(tmp_path, choice)
     if choice == "trainer=gpu" and not torch.cuda.is_available():
         with pytest.raises(Exception, match="gpu"):
             build.trainer(config, {})

@@ -70,7 +70,7 @@ def test_label_smoothing_and_class_weights() -> None:
     scores, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
     smooth = F.one_hot(labels, 3) * 0.8 + 0.2 / 3
     torch.testing.assert_close(plain(scores, labels), -(smooth * scores.log_softmax(-1)).sum(-1).mean())
-    with pytest.raises(ValueError, match="one number for each class"):
+    with pytest.raises(ValueError, match="one number for each of"):
         build.loss(configure("unused", "loss.class_weights=[1,2]"), schema(3))
 
 

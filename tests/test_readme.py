@@ -32,7 +32,12 @@ def test_every_command_runs(copy: Path) -> None:
     script = ""
     for language, block in blocks:
         script += block if language == "bash" else f"python - <<'END'\n{block}END\n"
-    environment = os.environ | {"PYTHONPATH": str(copy / "src"), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": str(copy / "src"),
+        "OMP_NUM_THREADS": "1",
+        "MAKEFLAGS": "--no-print-directory",
+        "ARGS": "",
+    }
     done = subprocess.run(["bash", "-ec", script], cwd=copy, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

@@ -8,30 +8,34 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from classify import build
 
-def rename(copy: Path, name: str) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "scripts/rename.py", name]
-    return subprocess.run(words, cwd=copy, capture_output=True, text=True, check=False)
+OLD = Path(build.__file__).parent.name  # these tests hold after a rename too
+NEW = "leads" if OLD == "churn" else "churn"
+WORDS = f"path: {OLD}.csv\ntarget: {OLD}\nnote: to {OLD}.train, or to read {OLD}/data\n"
 
 
-def git(copy: Path, *words: str) -> None:
+def run(copy: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(copy / "src"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *words]
+    return subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+
+
+def git(copy: Path, *words: str) -> str:
     identity = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
-    subprocess.run(["git", *identity, *words], cwd=copy, check=True, capture_output=True)
+    return subprocess.run(["git", *identity, *words], cwd=copy, capture_output=True, text=True).stdout
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """The working tree's files, as a clean repository of their own."""
     copy = tmp_path / "copy"
-    files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
-    names = files.stdout.splitlines() or [str(p.relative_to(ROOT)) for p in ROOT.rglob("*") if p.is_file()]
-    for name in names:
-        if (ROOT / name).exists():
+    names = git(ROOT, "ls-files", "-co", "--exclude-standard").splitlines()
+    for name in names or [str(path.relative_to(ROOT)) for path in ROOT.rglob("*") if path.is_file()]:
+        if (ROOT / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             (copy / name).write_bytes((ROOT / name).read_bytes())
-    (copy / "conf" / "data" / "words.yaml").write_text(
-        "path: classify.csv\ntarget: classify\nnote: to classify.train\n"
-    )
+    (copy / "conf" / "data" / "words.yaml").write_text(WORDS)
     git(copy, "init", "-q")
     git(copy, "add", "-A")
     git(copy, "commit", "-qm", "start")
@@ -39,46 +43,30 @@ def copy(tmp_path: Path) -> Path:
 
 
 def test_a_renamed_copy_trains(copy: Path) -> None:
-    done = rename(copy, "churn")
+    done = run(copy, "scripts/rename.py", NEW)
     assert done.returncode == 0, done.stderr
-    assert (copy / "src" / "churn" / "train.py").exists()
-    assert not (copy / "src" / "classify").exists()
-    assert (copy / "conf" / "data" / "words.yaml").read_text().count("classify") == 3
-    assert 'name = "churn"' in (copy / "pyproject.toml").read_text()
-    meant = subprocess.run(
-        ["git", "grep", "-nE", r"classify\.(train|nets|data|callbacks)|src/classify|import classify"],
-        cwd=copy,
-        capture_output=True,
-        text=True,
-    )
-    left = [
-        line
-        for line in meant.stdout.splitlines()
-        if not line.startswith(("conf/data/words", "scripts/rename", "tests/test_rename"))
-    ]
-    assert left == []
-    environment = os.environ | {"PYTHONPATH": str(copy / "src"), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-m", "churn.train", "debug=fast", "folder=run"]
-    trained = subprocess.run(words, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    assert [path.name for path in (copy / "src").iterdir()] == [NEW]
+    assert (copy / "conf" / "data" / "words.yaml").read_text() == WORDS
+    assert f'name = "{NEW}"' in (copy / "pyproject.toml").read_text()
+    assert (copy / "README.md").read_text().startswith(f"# {NEW}\n")
+    meant = rf"\b{OLD}\.(train|evaluate|nets|data|callbacks|check)|src/{OLD}|import {OLD}|from {OLD}"
+    assert git(copy, "grep", "-nE", meant, "--", ":!conf/data/words.yaml") == ""
+    (copy / "conf" / "data" / "words.yaml").unlink()
+    trained = run(copy, "-m", f"{NEW}.train", "debug=fast", "folder=run")
     assert trained.returncode == 0, trained.stderr
-    words = [sys.executable, "-m", "pytest", "tests/test_parts.py"]
-    tested = subprocess.run(words, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    tested = run(copy, "-m", "pytest", "-n0", "tests/test_parts.py", "tests/test_rename.py", "-k", "not trains")
     assert tested.returncode == 0, tested.stdout
 
 
 def test_names_that_are_refused(copy: Path) -> None:
-    for name, text in {
-        "1a": "identifier",
-        "a-b": "identifier",
-        "class": "Python's own",
-        "torch": "installed",
-        "json": "installed",
-        "conf": "installed",
-        "classify": "already",
-    }.items():
-        done = rename(copy, name)
+    wrong = {"1a": "identifier", "a-b": "identifier", "class": "Python's own", "torch": "installed"}
+    for name, text in (
+        wrong | {"json": "installed", "conf": "a folder here", "train": "own modules", OLD: "already"}
+    ).items():
+        done = run(copy, "scripts/rename.py", name)
         assert (done.returncode, done.stdout) == (1, "")
         assert text in done.stderr
         assert done.stderr.count("\n") == 1
     (copy / "README.md").write_text("changed")
-    assert "uncommitted changes" in rename(copy, "churn").stderr
+    assert "uncommitted changes" in run(copy, "scripts/rename.py", NEW).stderr
+    assert (copy / "src" / OLD).exists()

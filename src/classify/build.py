@@ -6,19 +6,19 @@ Hydra and Lightning are imported by the functions that need them: to load a fini
 from __future__ import annotations
 
 import logging
-import pkgutil
 import sys
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from inspect import isfunction, signature
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from classify import nets
 from classify.heads import head_for
-from classify.nets import Encode
-from classify.schema import Schema
+from classify.schema import FIRST_CODE, Schema
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -33,13 +33,30 @@ Config = dict[str, Any]  # the composed config, resolved, as plain values
 def net(config: Config, schema: Schema) -> nn.Sequential:
     """Encode -> the model -> the head, with every size taken from the schema."""
     arguments = dict(config["model"])
-    target = arguments.pop("_target_")
-    if not target.startswith(f"{__package__}."):  # nothing else may be named by a checkpoint and then called
-        raise ValueError(f"model._target_={target} is not in this package: write the model in {__package__}/nets.py")
+    target = arguments.pop("_target_", "")
+    module, _, name = target.rpartition(".")
+    model = vars(nets).get(name)
+    if module != nets.__name__ or not isfunction(model):  # nothing else may be named by a checkpoint and then called
+        raise ValueError(f"model._target_={target} is no function in {nets.__name__}: write the model there")
+    check_arguments("model", model, (0, 0), arguments)
     head = head_for(config["head"], schema.num_classes)
-    encode = Encode([n.mean for n in schema.numbers], [n.std for n in schema.numbers])
-    body = pkgutil.resolve_name(target)(encode.out_features, head.in_features(schema.num_classes), **arguments)
+    encode = nets.Encode(
+        [number.mean for number in schema.numbers],
+        [number.std or 1.0 for number in schema.numbers],  # 0: a constant that is sometimes missing
+        [i for i, number in enumerate(schema.numbers) if number.indicator],
+        [FIRST_CODE + len(category.values) for category in schema.categories],
+        [category.embedded for category in schema.categories],
+    )
+    body = model(encode.out_features, head.in_features(schema.num_classes), **arguments)
     return nn.Sequential(OrderedDict(encode=encode, body=body, head=head()))
+
+
+def check_arguments(key: str, function: Callable[..., Any], first: tuple, arguments: Mapping[str, Any]) -> None:
+    """Raises ValueError for keys of the config that `function` does not take."""
+    try:
+        signature(function).bind(*first, **arguments)
+    except TypeError as error:
+        raise ValueError(f"{key}: {function.__name__} {error}") from None
 
 
 def data(config: Config, schema: Schema | None = None) -> TabularData:
@@ -54,19 +71,24 @@ def data(config: Config, schema: Schema | None = None) -> TabularData:
 def metrics(config: Config, schema: Schema) -> dict[str, Metric]:
     from hydra.utils import instantiate
 
-    shared = {
-        "num_classes": schema.num_classes,
-        "validate_args": False,
-    }  # checking every batch costs more than counting
-    return {name: instantiate(metric, **shared) for name, metric in config["metrics"].items() if metric}
+    made = {name: instantiate(node, num_classes=schema.num_classes) for name, node in config["metrics"].items() if node}
+    for metric in made.values():
+        metric.validate_args = False  # of each batch; it costs more than the counting
+    return made
 
 
 def loss(config: Config, schema: Schema) -> nn.CrossEntropyLoss:
     weights = config["loss"]["class_weights"]
     if weights == "balanced":
         weights = schema.balanced_weights()
-    elif weights is not None and len(weights) != schema.num_classes:
-        raise ValueError(f"loss.class_weights={weights} has not one number for each class of {list(schema.classes)}")
+    elif weights is not None:
+        numbers = isinstance(weights, list) and all(
+            isinstance(weight, int | float) and weight >= 0 for weight in weights
+        )
+        if not numbers or len(weights) != schema.num_classes:
+            raise ValueError(
+                f"loss.class_weights={weights}: say balanced, or one number for each of {list(schema.classes)}"
+            )
     return nn.CrossEntropyLoss(
         weight=None if weights is None else torch.tensor(weights, dtype=torch.float32),
         label_smoothing=config["loss"]["label_smoothing"],
@@ -79,9 +101,11 @@ def classifier(config: Config, schema: Schema) -> Classifier:
 
     from classify.module import Classifier
 
+    optimizer = instantiate(config["optimizer"], _convert_="all")
+    check_arguments("optimizer", optimizer.func, ([],), optimizer.keywords)
     return Classifier(
         net(config, schema),
-        instantiate(config["optimizer"], _convert_="all"),
+        optimizer,
         instantiate(config["scheduler"], _convert_="all"),
         loss(config, schema),
         metrics(config, schema),

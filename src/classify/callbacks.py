@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,14 @@ class Checkpoints(Checkpoint):
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if (self.folder / "best.ckpt").exists():
-            self.best = state_dict["best"]
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Goes on from another run's best.ckpt too, as nothing that follows may be better."""
+        best = Path(str(trainer.ckpt_path)).with_name("best.ckpt")
+        if best.exists():
+            self.best = checkpoint["callbacks"][self.state_key]["best"]
+            if not (self.folder / "best.ckpt").exists():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                shutil.copy(best, self.folder)
 
 
 class SaveWith(Callback):

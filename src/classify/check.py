@@ -4,6 +4,7 @@ import difflib
 import math
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,21 +15,26 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 CONF = Path(__file__).parents[2] / "conf"
 
 FIRST_PROCESS = int(os.environ.get("LOCAL_RANK", 0)) == 0  # of those that trainer=ddp starts
 
+FULL_ERRORS = "HYDRA_FULL_ERROR" in os.environ  # asked for: tracebacks as they come
+
 RANGES = {  # key: (least, most); every number of a list must lie in it
     "seed": (0, 2**32 - 1),
+    "data.seed": (0, 2**32 - 1),
+    "data.split.seed": (0, 2**32 - 1),
     "data.batch_size": (1, math.inf),
-    "data.validation_fraction": (0.001, 0.999),
-    "data.test_fraction": (0.001, 0.999),
+    "data.split.validation_fraction": (0.001, 0.999),
+    "data.split.test_fraction": (0.001, 0.999),
     "model.hidden": (1, math.inf),
     "model.dropout": (0, 0.999),
     "optimizer.lr": (0, sys.float_info.max),
@@ -55,8 +61,22 @@ class Guard(Callback):
             claim(Path(config.hydra.sweep.dir), lambda folder: (folder / "multirun.yaml").touch(exist_ok=False))
 
 
+made: list[Path] = []  # the folders that `claim` made, the innermost first
+
+
+def release(folder: Path) -> None:
+    """Takes back what was claimed, when nothing has been trained."""
+    if not (folder / "checkpoints").exists():
+        shutil.rmtree(folder / ".hydra", ignore_errors=True)
+        (folder / "train.log").unlink(missing_ok=True)
+        for path in made:
+            if path.exists() and not any(path.iterdir()):
+                path.rmdir()
+
+
 def claim(folder: Path, mark: Callable[[Path], None]) -> None:
     """Makes `folder`, or raises ValueError when anything is in it; `mark` can succeed for one process only."""
+    made.extend(path for path in (folder, *folder.parents) if not path.exists())
     folder.mkdir(parents=True, exist_ok=True)
     finished = "a finished run" if (folder / "metrics.json").exists() else "files"
     if any(folder.iterdir()):
@@ -74,20 +94,32 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     groups = [
         group for group in choices if choices[group] and group not in ("experiment", "debug") and "/" not in group
     ]
-    types = dict(leaves(compose("config", [f"{group}={choices[group]}" for group in groups])))
+    shipped = compose("config", [f"{group}={choices[group]}" for group in groups])
+    types = dict(leaves(shipped))
+    for key in map(str, shipped):
+        if OmegaConf.is_dict(shipped[key]) and not OmegaConf.is_dict(cfg.get(key)):
+            raise ValueError(f"{key} cannot be left out as a whole: set {key}.NAME=null for what is not wanted")
     for key, value in leaves(cfg):
-        if value == "???":
+        if value == "???" or (value == "" and types.get(key)):
             raise ValueError(f"{key} has no value: add {key}=...")
         if key in types and not same_type(value, types[key]):
             raise ValueError(f"{key}={value} is not {describe(types[key])}, as in {key}={types[key]}")
-        low, high = RANGES.get(key, (-math.inf, math.inf))
+        if key not in RANGES:
+            continue
+        low, high = RANGES[key]
         for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, str) and not number.startswith("${"):
+                raise ValueError(f"{key}={value} is not a number")
             if isinstance(number, int | float) and not low <= number <= high:
                 bounds = f"at least {low}" if high in (math.inf, sys.float_info.max) else f"from {low} to {high}"
                 raise ValueError(f"{key}={value} is out of range: it must be {bounds}")
-    names: list[str] = [f"val/{name}" for name in ("loss", *cfg.metrics)]
+    names: list[str] = [f"val/{name}" for name in ("loss", *(name for name, metric in cfg.metrics.items() if metric))]
     if cfg.monitor not in names:
         raise ValueError(f"monitor={cfg.monitor} is not measured{nearest(cfg.monitor, names)}: there are {names}")
+    if "loss" in cfg.metrics:
+        raise ValueError("metrics.loss: this name is taken by the cross-entropy: call the metric something else")
+    if not cfg.callbacks.get("checkpoints"):
+        raise ValueError("callbacks.checkpoints cannot be left out: a run is read back from them")
     if cfg.mode not in ("auto", "min", "max"):
         raise ValueError(f"mode={cfg.mode} is not one of auto, min, max")
 
@@ -137,11 +169,15 @@ def nearest(word: str, words: list[str]) -> str:
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Turns errors that a person can mend into one line on stderr and exit code 1; bugs keep their traceback."""
+    if FULL_ERRORS:
+        yield
+        return
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        print(f"interrupted{': ' if str(stop) else ''}{stop}", file=sys.stderr)
         sys.exit(130)
-    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError) as error:
         sys.exit("error: " + " ".join(explain(error).split()))
     except Exception as error:
         if type(error).__name__ != "MisconfigurationException":  # named so that Lightning need not be imported
@@ -162,12 +198,15 @@ def explain(error: Exception) -> str:
         options = sorted(path.stem for path in (CONF / absent[1]).glob("*.yaml"))
         if options:
             return f"there is no {absent[1]}={absent[2]}{nearest(absent[2], options)}: there are {', '.join(options)}"
-    return text.removesuffix("See https://hydra.cc/docs/1.2/advanced/override_grammar/basic for details")
+    if isinstance(error, OverrideParseException):
+        reason = error.message.splitlines()[0]
+        return f"cannot read {error.override!r} ({reason}): say KEY=VALUE, with odd text quoted: \"KEY='VALUE'\""
+    return text
 
 
 def known_keys() -> list[str]:
     """Every key that can be overridden, with the groups that the command line chooses."""
-    overrides = [word for word in sys.argv[1:] if "=" in word]
+    overrides = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         parsed = OverridesParser.create().parse_overrides(overrides)

@@ -1,17 +1,24 @@
 """Data: a table, split into training, validation and test rows, as batches on a LightningDataModule."""
 
+from __future__ import annotations
+
 import hashlib
+import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import lightning
 import numpy as np
 import polars as pl
 import torch
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from classify.schema import Schema
+from classify.schema import Columns, Rows, Schema, as_class, known
+from classify.split import Split
+
+log = logging.getLogger(__name__)
 
 EVALUATION_BATCH = 8192  # rows; nothing is learned from these batches, so their size is a matter of speed alone
 
@@ -24,7 +31,7 @@ class Batches:
     Under DDP each process takes every num_processes-th row, and the last ones are repeated to share evenly.
     """
 
-    def __init__(self, rows: Tensor, labels: Tensor, index: Tensor, batch_size: int, seed: int | None = None) -> None:
+    def __init__(self, rows: Rows, labels: Tensor, index: Tensor, batch_size: int, seed: int | None = None) -> None:
         self.rows, self.labels, self.index, self.batch_size, self.seed = rows, labels, index, batch_size, seed
         self.epoch: Callable[[], int] = lambda: 0
         self.process, self.num_processes = 0, 1
@@ -36,84 +43,138 @@ class Batches:
             # SeedSequence mixes the two, so that no epoch of one seed equals another epoch of the next
             mixed = np.random.SeedSequence((self.seed, self.epoch())).generate_state(1, np.uint64)
             order = order[torch.randperm(len(order), generator=torch.Generator().manual_seed(int(mixed[0])))]
-        if self.seed is not None and len(order) % self.num_processes:
-            order = torch.cat([order, order[: -len(order) % self.num_processes]])
+            if len(order) % self.num_processes:
+                order = torch.cat([order, order[: -len(order) % self.num_processes]])
         return order[self.process :: self.num_processes]
 
     def __len__(self) -> int:
         repeated = self.num_processes - 1 if self.seed is not None else self.num_processes - 1 - self.process
         return math.ceil((len(self.index) + repeated) // self.num_processes / self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Rows, Tensor]]:
         for batch in self.order().split(self.batch_size):
-            yield self.rows[batch], self.labels[batch]
+            yield take(self.rows, batch), self.labels[batch]
+
+
+def take(rows: Rows, index: Tensor) -> Rows:
+    return (rows[0][index], rows[1][index]) if isinstance(rows, tuple) else rows[index]
 
 
 class TabularData(lightning.LightningDataModule):
-    """A table read by `read(path)`, split by `split_seed`, its training rows shuffled by `seed`.
+    """The table read by `read(path)`, its training rows shuffled by `seed`.
 
-    After `setup`: schema (fitted on the training rows, unless a finished run's is given), rows (rows, columns),
-    labels (rows,), index (the row numbers of each split) and sha256 (of all that the net will see).
+    target: the column of classes, or a list of columns that hold a probability for each class.
+    id: columns that are no features and that predictions carry.
+    After `setup`: schema (fitted on the training rows, unless a finished run's is given), rows and labels of the whole
+    table, index (the row numbers of each part) and sha256 (of all that the net will see).
     """
 
     def __init__(
         self,
         path: str,
         read: Callable[..., pl.DataFrame],
-        target: str,
+        target: str | list[str],
+        split: Split,
+        columns: Columns,
+        id: str | list[str] | None = None,
+        drop_missing_target: bool = False,
+        num_folds: int | None = None,
+        fold: int = 0,
         batch_size: int = 32,
-        validation_fraction: float = 0.2,
-        test_fraction: float = 0.2,
-        split_seed: int = 0,
-        seed: int = 0,
+        seed: int | None = 0,
         schema: Schema | None = None,
     ) -> None:
         super().__init__()
-        self.path, self.read, self.target, self.batch_size = path, read, target, batch_size
-        self.validation_fraction, self.test_fraction, self.split_seed = validation_fraction, test_fraction, split_seed
-        self.seed, self.schema = seed, schema
+        self.path, self.read, self.target, self.columns, self.id = path, read, target, columns, id
+        self.split = replace(split, num_folds=num_folds, fold=fold)
+        self.drop_missing_target, self.batch_size, self.seed, self.schema = (
+            drop_missing_target,
+            batch_size,
+            seed,
+            schema,
+        )
         self.index: dict[str, Tensor] = {}
 
     def setup(self, stage: str | None = None) -> None:
         if self.index:
             return
-        frame = self.read(path=self.path, target=self.target)
-        self.index = self._split(frame[self.target].to_numpy())
-        self.schema = self.schema or Schema.fit(frame[self.index["train"].numpy()], self.target)
-        self.rows, self.labels = self.schema.rows(frame), self.schema.labels(frame)
+        try:
+            frame = self.labelled()
+            classes = self._classes(frame)
+            parts = self.split.rows(frame, classes)
+            unused = [*columns_of(self.id), *self.split.columns]
+            known(frame, unused)
+            self.schema = self.schema or Schema.fit(frame, self.target, parts["train"], self.columns, unused)
+            self.labels, self.rows = self.schema.labels(frame), self.schema.rows(frame)
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}" if self.path not in str(error) else str(error)) from error
+        self.index = {name: torch.from_numpy(rows) for name, rows in parts.items()}
         self.sha256 = self._sha256()
 
-    def _split(self, labels: np.ndarray) -> dict[str, Tensor]:
-        """Row numbers of train, val and test; each split holds the classes in the table's own proportions."""
+    def labelled(self) -> pl.DataFrame:
+        """The table's rows that have a target."""
+        frame = self.read(path=self.path, target=self.target)
+        targets = columns_of(self.target)
+        known(frame, targets)
+        empty = frame.select(pl.any_horizontal(pl.col(targets).is_null()).alias("empty"))["empty"]
+        if empty.any():
+            if not self.drop_missing_target:
+                raise ValueError(
+                    f"column {targets[0]}, row {int(empty.arg_max() or 0) + 1}: the target is missing in {empty.sum()} "
+                    "rows; data.drop_missing_target=true leaves them out"
+                )
+            log.warning("%s: %d rows without a target are left out", self.path, empty.sum())
+            frame = frame.filter(~empty)
+        if not len(frame):
+            raise ValueError("the table has no rows with a target")
+        return frame
 
-        def part(numbers: Tensor, fraction: float) -> list[Tensor]:
-            parts = train_test_split(
-                numbers.numpy(), test_size=fraction, stratify=labels[numbers], random_state=self.split_seed
+    def _classes(self, frame: pl.DataFrame) -> np.ndarray:
+        """The class of each row, (rows,): with several target columns, the most probable one."""
+        if isinstance(self.target, str):
+            column = frame[self.target]
+            if column.dtype.is_float() and (column != column.round()).any():
+                raise ValueError(
+                    f"column {self.target} holds numbers such as {column.filter(column != column.round())[0]}: "
+                    "a target is a class, not a quantity"
+                )
+            names = {value: as_class(value) for value in column.unique()}
+            return column.replace_strict(names, return_dtype=pl.String).to_numpy()
+        shares = frame.select(pl.col(self.target).cast(pl.Float64)).to_numpy()
+        wrong = (np.abs(shares.sum(1) - 1) > 1e-4) | (shares < 0).any(1) | ~np.isfinite(shares).all(1)
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise ValueError(
+                f"row {row + 1}: columns {', '.join(self.target)} hold {shares[row].tolist()}, which are no "
+                f"probabilities that sum to 1 but to {shares[row].sum():g}"
             )
-            return [torch.from_numpy(np.sort(part)) for part in parts]
-
-        rest, test = part(torch.arange(len(labels)), self.test_fraction)
-        train, val = part(rest, self.validation_fraction / (1 - self.test_fraction))
-        return {"train": train, "val": val, "test": test}
+        return np.array(self.target)[shares.argmax(1)]
 
     def _sha256(self) -> str:
         digest = hashlib.sha256()
-        for tensor in (self.rows, self.labels, *self.index.values()):
+        rows: Sequence[Tensor] = self.rows if isinstance(self.rows, tuple) else (self.rows,)
+        for tensor in (*rows, self.labels, *self.index.values()):
             digest.update(tensor.numpy().data)
         return digest.hexdigest()
 
-    def _batches(self, split: str, batch_size: int, seed: int | None = None) -> Batches:
-        batches = Batches(self.rows, self.labels, self.index[split], batch_size, seed)
+    def batches(self, part: str, batch_size: int = EVALUATION_BATCH, seed: int | None = None) -> Batches:
+        """The rows of train, val or test, in the table's order unless there is a seed."""
+        batches = Batches(self.rows, self.labels, self.index[part], batch_size, seed)
         if trainer := self.trainer:
             batches.process, batches.num_processes = trainer.global_rank, trainer.world_size
             batches.epoch = lambda: trainer.current_epoch
         return batches
 
     def train_dataloader(self) -> Batches:
-        return self._batches("train", self.batch_size, self.seed)
+        return self.batches("train", self.batch_size, self.seed)
 
     def val_dataloader(self) -> Batches:
-        return self._batches("val", EVALUATION_BATCH)
+        return self.batches("val")
 
     def test_dataloader(self) -> Batches:
-        return self._batches("test", EVALUATION_BATCH)
+        return self.batches("test")
+
+
+def columns_of(names: Any) -> list[str]:
+    """A list of column names, from one, several or None."""
+    return [] if names is None else [names] if isinstance(names, str) else list(names)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import lightning
+import torch
 import torch.nn.functional as F
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
@@ -88,10 +89,17 @@ class Classifier(lightning.LightningModule):
     test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
-        values = self.measures.compute("val")
-        if self.train_rows:  # both in one row of the log
-            values["train/loss"] = self.train_loss / self.train_rows  # type: ignore[assignment]
+        values: dict[str, Tensor] = {}
+        if self.train_rows:  # one row of the log for both
+            mean = torch.as_tensor(self.train_loss / self.train_rows)
+            if not mean.isfinite():
+                raise ValueError(
+                    f"the training loss is {mean.item()} in epoch {self.current_epoch}, by step {self.global_step}: "
+                    "lower optimizer.lr or set trainer.gradient_clip_val; the last checkpoint is of the epoch before"
+                )
+            values["train/loss"] = mean
             self.train_loss, self.train_rows = 0.0, 0
+        values |= self.measures.compute("val")
         # the final `validate` of the best weights is no epoch, so not a row of the log
         self.log_dict(values, sync_dist=True, logger=self.trainer.state.fn == TrainerFn.FITTING)
 

@@ -7,34 +7,67 @@ whose keys are the function's other arguments.
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class Encode(nn.Module):
-    """Standardises numbers: (rows, numbers) -> (rows, out_features), a missing number (NaN) becoming the mean.
+    """Standardises numbers, one-hot encodes or embeds category codes, and joins them: -> (rows, out_features).
 
-    Its statistics are fixed before training, so they are no parameters and not in the state_dict.
+    Takes numbers (rows, numbers), or with categories a pair: numbers and codes (rows, categories). A missing number
+    (NaN) becomes the mean; `indicators` are the numbers for which 1 is added where they are missing and 0 elsewhere.
+    `num_codes` are the codes of each category, of which 0, for values that training never saw, is all zeros; `embedded`
+    categories get a learned vector for each code instead. The statistics are fixed before training, so they are no
+    parameters and not in the state_dict.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, means: Sequence[float], stds: Sequence[float]) -> None:
+    def __init__(
+        self,
+        means: Sequence[float],
+        stds: Sequence[float],
+        indicators: Sequence[int] = (),
+        num_codes: Sequence[int] = (),
+        embedded: Sequence[bool] = (),
+    ) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(means, dtype=torch.float32), persistent=False)
         self.register_buffer("std", torch.tensor(stds, dtype=torch.float32), persistent=False)
-        self.out_features = len(means)
+        self.indicators, self.num_codes = list(indicators), list(num_codes)
+        self.out_features = len(means) + len(indicators)
+        self.embeddings = nn.ModuleDict()
+        for i, (size, learned) in enumerate(zip(num_codes, embedded, strict=True)):
+            if learned:
+                width = min(50, round(1.6 * size**0.56))  # fastai's rule of thumb
+                self.embeddings[str(i)] = nn.Embedding(size, width, padding_idx=0)
+            self.out_features += width if learned else size - 1
 
-    def forward(self, rows: Tensor) -> Tensor:
-        return ((rows - self.mean) / self.std).nan_to_num(0.0)
+    def forward(self, rows: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+        numbers, codes = rows if isinstance(rows, tuple) else (rows, None)
+        parts = [((numbers - self.mean) / self.std).nan_to_num(0.0, 0.0, 0.0)]
+        if self.indicators:
+            parts.append(numbers[:, self.indicators].isnan().to(parts[0].dtype))
+        if codes is not None:
+            for i, size in enumerate(self.num_codes):
+                code = codes[:, i].long()
+                if str(i) in self.embeddings:
+                    parts.append(self.embeddings[str(i)](code))
+                else:
+                    parts.append(F.one_hot(code, size)[:, 1:].to(parts[0].dtype))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
 
 def activation_layer(name: str) -> nn.Module:
     """The torch.nn activation called `name`, such as ReLU, Tanh or Sigmoid."""
     layer = getattr(nn.modules.activation, name, None)
-    if not isinstance(layer, type) or name.startswith("_"):
-        raise ValueError(f"model.activation={name} is not in torch.nn: say ReLU, GELU, SiLU, Tanh, Sigmoid, ...")
-    return layer()
+    try:
+        return layer()  # type: ignore[misc]
+    except TypeError:  # no such name, or one that needs arguments
+        raise ValueError(
+            f"model.activation={name} is no activation: say ReLU, GELU, SiLU, Tanh, Sigmoid, ..."
+        ) from None
 
 
 def mlp(

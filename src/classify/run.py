@@ -5,17 +5,20 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import polars as pl
 import torch
 from torch import Tensor, nn
 
-from classify import build, heads
-from classify.schema import Schema
+from classify import build, heads, tables
+from classify.schema import Rows, Schema, known
 
 if TYPE_CHECKING:
     from classify.data import TabularData
@@ -24,50 +27,108 @@ PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "scikit-learn", 
 
 
 class TrainedClassifier(nn.Module):
-    """A trained net with its schema, in eval mode: rows -> scores (rows, classes)."""
+    """A trained net with its schema, in eval mode: rows -> scores (rows, classes).
+
+    `predict` and `predict_proba` also take a polars or pandas frame, and give what scikit-learn's classifiers give.
+    """
 
     def __init__(self, net: nn.Sequential, schema: Schema) -> None:
         super().__init__()
         self.net, self.schema = net, schema
-        self.classes_ = schema.classes
+        self.classes_ = np.array(schema.classes)
         self.requires_grad_(False).eval()
 
-    def forward(self, rows: Tensor) -> Tensor:
-        return self.net(torch.as_tensor(rows, dtype=torch.float32))
+    def forward(self, rows: Any) -> Tensor:
+        """Scores of the schema's rows: numbers in the order of `schema.numbers`, or a pair of numbers and codes."""
+        numbers = rows[0] if isinstance(rows, tuple) else torch.as_tensor(rows, dtype=torch.float32)
+        if numbers.dim() != 2 or numbers.shape[1] != len(self.schema.numbers):
+            names = ", ".join(number.name for number in self.schema.numbers)
+            raise ValueError(
+                f"rows are {tuple(numbers.shape)}, and must be (rows, {len(self.schema.numbers)}): {names}"
+            )
+        return self.net(rows if isinstance(rows, tuple) else numbers)
 
-    def predict_proba(self, rows: Tensor) -> Tensor:
-        """Probabilities, (rows, classes), in the order of `classes_`."""
-        return self(rows).softmax(-1)
+    def predict_proba(self, table: Any, temperature: float = 1.0) -> np.ndarray:
+        """Probabilities, (rows, classes), in the order of `classes_`; scores are divided by the temperature."""
+        if isinstance(table, pl.DataFrame) or hasattr(table, "iloc"):
+            table = self.schema.rows(polars_frame(table))
+        return (self(table) / temperature).softmax(-1).numpy()
 
-    def predict(self, rows: Tensor, threshold: float | None = None) -> list[str]:
+    def predict(self, table: Any, threshold: float | None = None) -> np.ndarray:
         """The class of each row; with two classes, the second from `threshold` (0.5 when None) upwards."""
-        return [self.classes_[i] for i in heads.predict(self.predict_proba(rows), threshold).tolist()]
+        return self.classes_[heads.predict(torch.from_numpy(self.predict_proba(table)), threshold).numpy()]
+
+
+def polars_frame(table: Any) -> pl.DataFrame:
+    """A polars frame of one's own, which the schema may take columns out of."""
+    if isinstance(table, pl.DataFrame):
+        return table.clone()
+    columns = {}
+    for name in table.columns:
+        values = table[name].to_numpy()
+        if values.dtype == object:  # texts, with NaN where they are missing
+            values = [None if gone else value for value, gone in zip(values, table[name].isna(), strict=True)]
+        elif values.dtype.kind == "M":  # polars knows no dates in whole seconds
+            values = values.astype("datetime64[us]")
+        columns[str(name)] = pl.Series(str(name), values, strict=False, nan_to_null=True)
+    return pl.DataFrame(columns)
 
 
 @dataclass(frozen=True)
 class Run:
     """What a checkpoint holds: the config and schema of its run, what identifies it, and the weights."""
 
-    path: Path
+    path: Path  # of the checkpoint
     config: build.Config
     schema: Schema
     record: dict[str, Any]
+    num_epochs: int
     weights: dict[str, Tensor]
 
     @classmethod
     def open(cls, path: str | Path, checkpoint: str = "best") -> Run:
         """Reads a run's folder (its best.ckpt, or its last.ckpt) or a checkpoint file; ValueError if it is neither."""
-        file = Path(path)
+        file = Path(str(path))
         if file.is_dir():
             file = file / "checkpoints" / f"{checkpoint}.ckpt"
         content = read_checkpoint(file)
         weights = {k.removeprefix("net."): v for k, v in content["state_dict"].items() if k.startswith("net.")}
-        return cls(file, content["config"], Schema.from_plain(content["schema"]), content["record"], weights)
+        schema, num_epochs = Schema.from_plain(content["schema"]), content["epoch"] + 1
+        return cls(file, content["config"], schema, content["record"], num_epochs, weights)
 
     def classifier(self) -> TrainedClassifier:
         net = build.net(self.config, self.schema)
         net.load_state_dict(self.weights)
         return TrainedClassifier(net, self.schema)
+
+    def check_same(self, config: build.Config, data_sha256: str) -> None:
+        """Raises ValueError where a run that goes on from this one would be another run."""
+        if data_sha256 != self.record["data_sha256"]:
+            raise ValueError(f"resume={self.folder} was trained on other data, or on another split of it")
+        for key in ("seed", "head", "monitor", "model", "optimizer", "scheduler", "loss"):
+            if config[key] != self.config[key]:
+                raise ValueError(f"resume={self.folder} has {key}={self.config[key]}, this run {config[key]}")
+        if config["trainer"]["max_epochs"] <= self.num_epochs:
+            raise ValueError(f"resume={self.folder} has {self.num_epochs} epochs already: raise trainer.max_epochs")
+
+    @property
+    def folder(self) -> Path:
+        return self.path.parent.parent if self.path.parent.name == "checkpoints" else self.path.parent
+
+    def labelled(self, path: str) -> tuple[Rows, Tensor]:
+        """The rows and labels of another CSV or Parquet file, read as the run read its own."""
+        target = [self.schema.target] if isinstance(self.schema.target, str) else list(self.schema.target)
+        kinds = self.schema.kinds | dict.fromkeys(target, pl.String if len(target) == 1 else pl.Float64)
+        read = self.config["data"]["read"]
+        options = {key: read[key] for key in ("separator", "null_values") if key in read}
+        frame = pl.concat(tables.read_batches(path, kinds, **options))
+        try:
+            known(frame, target)
+            if frame.select(pl.any_horizontal(pl.col(target).is_null())).to_series().any():
+                raise ValueError(f"column {target[0]} has missing values: evaluation needs the class of each row")
+            return self.schema.rows(frame.clone()), self.schema.labels(frame)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
     def data(self) -> TabularData:
         """The run's own table and split; ValueError when its rows are not the ones that the run saw."""
@@ -91,8 +152,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         if content.keys() >= {"state_dict", "config", "schema", "record"}:
             return content
     except Exception as error:  # torch.load raises a dozen kinds, from EOFError to UnpicklingError
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"{file} is not a whole checkpoint ({type(error).__name__}: {reason})") from error
+        raise ValueError(f"{file} is not a whole checkpoint ({type(error).__name__})") from error
     raise ValueError(f"{file} is not a checkpoint of this project: it holds no config, schema and record")
 
 
@@ -100,6 +160,8 @@ def record(table: TabularData) -> dict[str, Any]:
     """What identifies a run: commit (None outside of git), versions, the hash of the data."""
 
     def git(*words: str) -> str | None:
+        if shutil.which("git") is None:
+            return None
         done = subprocess.run(["git", "-C", str(Path(__file__).parent), *words], capture_output=True, text=True)
         return done.stdout.strip() if done.returncode == 0 else None
 

@@ -2,65 +2,188 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
 
+log = logging.getLogger(__name__)
+
+Rows = Tensor | tuple[Tensor, Tensor]  # numbers (rows, numbers), and with categories also codes (rows, categories)
+UNSEEN, MISSING, FIRST_CODE = 0, 1, 2  # codes of a category; MISSING only where training rows had missing values
+OFFSET_FROM = 1000  # standard deviations between 0 and the mean, above which float32 would lose digits
+FLOAT32_MOST = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What a person knows about a table's columns and the table does not say.
+
+    ignore, numbers, categories: columns to leave out, to read text as numbers, to read numbers as categories.
+    small_integers: integer columns of at most so many values are categories.
+    date_parts: of month, weekday and hour, the ones to add for each date as categories.
+    missing_indicators: for each number column with missing values, add whether it is missing.
+    max_one_hot: categories of more values are embedded.
+    """
+
+    ignore: Sequence[str] = ()
+    numbers: Sequence[str] = ()
+    categories: Sequence[str] = ()
+    small_integers: int = 0
+    date_parts: Sequence[str] = ()
+    missing_indicators: bool = False
+    max_one_hot: int = 64
+
 
 @dataclass(frozen=True)
 class Number:
-    """A column of numbers, and the mean and standard deviation of its training rows."""
+    """A column of numbers (dates: seconds since 1970), with the mean and standard deviation of its training rows.
+
+    offset: subtracted in float64 before the values become float32; mean is what is left of the mean after that.
+    """
 
     name: str
     mean: float
     std: float
+    offset: float = 0.0
+    indicator: bool = False
+    kind: str = "Float64"  # of polars
+
+    def read(self, column: pl.Series, first_row: int) -> np.ndarray:
+        """The values in float32, (rows,); missing and infinite ones are NaN."""
+        values = as_float64(column, first_row) - self.offset
+        values[np.isinf(values)] = np.nan
+        if (too_large := np.abs(values) > FLOAT32_MOST).any():
+            row = int(too_large.argmax())
+            raise ValueError(f"column {self.name}, row {first_row + row}: {column[row]} is beyond float32: rescale it")
+        return values.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Category:
+    """A column of categories; the code of values[i] is FIRST_CODE + i. part: of a date, such as month."""
+
+    name: str
+    values: tuple[str, ...]
+    has_missing: bool
+    embedded: bool
+    kind: str = "String"  # of polars
+    part: str | None = None
+
+    @property
+    def codes(self) -> dict[str, int]:
+        """Text -> code; a missing value is "", as an empty text is."""
+        values = {value: FIRST_CODE + i for i, value in enumerate(self.values)}
+        return values | {"": MISSING if self.has_missing else UNSEEN}
+
+    def read(self, column: pl.Series) -> np.ndarray:
+        """The codes, (rows,)."""
+        text = as_text(column, self.part)
+        return text.replace_strict(self.codes, default=UNSEEN, return_dtype=pl.Int32).to_numpy()
 
 
 @dataclass(frozen=True)
 class Schema:
-    """How to turn a table into tensors: its number columns, its target column and the classes in it."""
+    """How to turn a table into tensors, and its classes.
 
-    target: str
+    target: a column of classes, or several columns that hold a probability for each class.
+    class_counts: the training rows of each class (with several columns, their sums).
+    """
+
+    target: str | tuple[str, ...]
     classes: tuple[str, ...]
-    class_counts: tuple[int, ...]  # training rows of each class
+    class_counts: tuple[float, ...]
     numbers: tuple[Number, ...]
+    categories: tuple[Category, ...] = ()
 
     @classmethod
-    def fit(cls, training_rows: pl.DataFrame, target: str) -> Schema:
-        """Learns from training rows only; columns that hold one value there are left out."""
-        counts = training_rows[target].value_counts().sort(target)
-        numbers = []
-        for column in training_rows.drop(target).iter_columns():
-            if not (column.dtype.is_numeric() or column.dtype == pl.Boolean):
-                raise ValueError(f"column {column.name} holds {column.dtype}, not numbers")
-            values = column.cast(pl.Float64)
-            mean, std = values.mean(), values.std(ddof=0)
-            if std:
-                numbers.append(Number(column.name, mean, std))  # type: ignore[arg-type]
-        if len(counts) < 2:
-            raise ValueError(f"the training rows hold {len(counts)} class in column {target}: at least 2 are needed")
-        if not numbers:
-            raise ValueError("every feature column is constant in the training rows: there is nothing to learn from")
-        classes = tuple(str(value) for value in counts[target])
-        return cls(target, classes, tuple(counts["count"]), tuple(numbers))
+    def fit(
+        cls, frame: pl.DataFrame, target: str | Sequence[str], rows: np.ndarray, columns: Columns, unused: Iterable[str]
+    ) -> Schema:
+        """Learns from the training rows alone, a column at a time; `unused` columns are no features."""
+        targets = [target] if isinstance(target, str) else list(target)
+        known(frame, [*columns.ignore, *columns.numbers, *columns.categories])
+        numbers: list[Number] = []
+        categories: list[Category] = []
+        left_out: dict[str, list[str]] = {}
+        for name in frame.columns:
+            if name not in {*targets, *columns.ignore, *unused}:
+                column = frame[name].gather(rows)
+                found = features(column, columns)
+                if isinstance(found, str):
+                    left_out.setdefault(found, []).append(name)
+                    continue
+                numbers += [feature for feature in found if isinstance(feature, Number)]
+                categories += [feature for feature in found if isinstance(feature, Category)]
+        for reason, names in left_out.items():
+            log.warning("left out, as the training rows hold %s there: %s", reason, ", ".join(names))
+        if not numbers and not categories:
+            raise ValueError("every feature column is constant or left out: there is nothing to learn from")
+        if isinstance(target, str):
+            counted = frame[target].gather(rows).value_counts().sort(target)
+            classes, counts = [as_class(value) for value in counted[target]], counted["count"].to_list()
+        else:
+            classes, counts = targets, [float(frame[name].gather(rows).sum()) for name in targets]
+        named = target if isinstance(target, str) else tuple(target)
+        return cls(named, tuple(classes), tuple(counts), tuple(numbers), tuple(categories))
 
     @property
     def num_classes(self) -> int:
         return len(self.classes)
 
-    def rows(self, frame: pl.DataFrame) -> Tensor:
-        """The net's input, (rows, numbers) in float32."""
-        columns = frame.select(pl.col(number.name).cast(pl.Float32) for number in self.numbers)
-        return torch.from_numpy(columns.to_numpy(order="c", writable=True))  # row by row, as batches are gathered
+    @property
+    def features(self) -> list[Number | Category]:
+        return [*self.numbers, *self.categories]
+
+    @property
+    def feature_names(self) -> list[str]:
+        """The columns that are read, each once."""
+        return list(dict.fromkeys(feature.name for feature in self.features))
+
+    @property
+    def kinds(self) -> dict[str, Any]:
+        """The polars type that each of these columns had, so that a file without types is read the same way."""
+        return {feature.name: getattr(pl, feature.kind) for feature in self.features}
+
+    def rows(self, frame: pl.DataFrame, first_row: int = 1) -> Rows:
+        """The net's input. `frame` loses its columns on the way, so that a large table is never in memory twice."""
+        if absent := [name for name in self.feature_names if name not in frame.columns]:
+            raise ValueError(f"there is no column {', '.join(absent)}: the classifier was trained with it")
+        num_rows, last = len(frame), {feature.name: feature for feature in self.features}
+
+        def take(feature: Number | Category) -> pl.Series:
+            return frame.drop_in_place(feature.name) if last[feature.name] is feature else frame[feature.name]
+
+        read = [torch.from_numpy(number.read(take(number), first_row)) for number in self.numbers]
+        numbers = torch.stack(read, dim=1) if read else torch.empty(num_rows, 0)
+        if not self.categories:
+            return numbers
+        most = FIRST_CODE + max(len(category.values) for category in self.categories)
+        smallest = np.uint8 if most < 2**8 else np.int16 if most < 2**15 else np.int32
+        codes = np.empty((num_rows, len(self.categories)), smallest)
+        for i, category in enumerate(self.categories):
+            codes[:, i] = category.read(take(category))
+        return numbers, torch.from_numpy(codes)
 
     def labels(self, frame: pl.DataFrame) -> Tensor:
-        """Class indices, (rows,)."""
-        codes = {name: code for code, name in enumerate(self.classes)}
-        return frame[self.target].cast(pl.String).replace_strict(codes, return_dtype=pl.Int64).to_torch()
+        """Class indices, (rows,), or with several target columns probabilities, (rows, classes)."""
+        if not isinstance(self.target, str):
+            return torch.from_numpy(frame.select(self.target).cast(pl.Float32).to_numpy(order="c", writable=True))
+        values = frame[self.target].unique()
+        codes = {value: self.classes.index(as_class(value)) for value in values if as_class(value) in self.classes}
+        if strange := [as_class(value) for value in values if value not in codes]:
+            row = int((frame[self.target].cast(pl.String) == strange[0]).arg_max() or 0) + 1
+            raise ValueError(
+                f"column {self.target}, row {row}: the training rows have no class {strange[0]}, only "
+                f"{', '.join(self.classes)}"
+            )
+        return frame[self.target].replace_strict(codes, return_dtype=pl.Int64).to_torch()
 
     def balanced_weights(self) -> list[float]:
         """One weight a class, rows / (classes * rows of the class), as in scikit-learn's class_weight='balanced'."""
@@ -71,10 +194,90 @@ class Schema:
 
     @classmethod
     def from_plain(cls, values: dict[str, Any]) -> Schema:
-        """The Schema that `plain` was called on; lists are taken where tuples were."""
-
-        def names(key: str) -> Sequence[Any]:
-            return tuple(values[key])
-
+        """The Schema that `plain` was called on."""
         numbers = tuple(Number(**number) for number in values["numbers"])
-        return cls(values["target"], tuple(names("classes")), tuple(names("class_counts")), numbers)
+        categories = tuple(Category(**{**c, "values": tuple(c["values"])}) for c in values["categories"])
+        target = values["target"] if isinstance(values["target"], str) else tuple(values["target"])
+        return cls(target, tuple(values["classes"]), tuple(values["class_counts"]), numbers, categories)
+
+
+def features(column: pl.Series, columns: Columns) -> list[Number | Category] | str:
+    """What to make of a column's training rows: a number, a category, several for a date, or why it is left out."""
+    name, dtype, values = column.name, column.dtype, column.drop_nulls()
+    if values.n_unique() < 2 and not (len(values) and column.null_count()):
+        return "one value"
+    small = dtype.is_integer() and values.n_unique() <= columns.small_integers
+    if dtype.is_temporal() and dtype not in (pl.Date, pl.Datetime):
+        raise ValueError(f"column {name} holds {dtype}: leave it out with data.columns.ignore=[{name}]")
+    if dtype in (pl.Date, pl.Datetime):
+        return [number(column, columns), *(category(column, columns, part) for part in columns.date_parts)]
+    if name in columns.categories or small:
+        return [category(column, columns)]
+    if dtype.is_numeric() or dtype == pl.Boolean or name in columns.numbers:
+        found = number(column, columns)
+        return [found] if found.std > 0 or found.indicator else "one value"
+    if dtype not in (pl.String, pl.Categorical, pl.Enum):
+        raise ValueError(f"column {name} holds {dtype}: leave it out with data.columns.ignore=[{name}]")
+    if values.n_unique() == len(column):
+        return "another text in every row"
+    return [category(column, columns)]
+
+
+def number(column: pl.Series, columns: Columns) -> Number:
+    values = as_float64(column, 1)
+    finite = values[np.isfinite(values)]
+    mean = float(finite.mean()) if len(finite) else 0.0
+    std = float((finite - mean).std()) if len(finite) and finite.min() < finite.max() else 0.0
+    offset = mean if abs(mean) > OFFSET_FROM * std else 0.0
+    indicator = columns.missing_indicators and len(finite) < len(values)
+    kind = column.dtype if column.dtype in (pl.Boolean, pl.Date, pl.Datetime) else pl.Float64()
+    return Number(column.name, mean - offset, std, offset, indicator, str(kind.base_type()))
+
+
+def category(column: pl.Series, columns: Columns, part: str | None = None) -> Category:
+    text = as_text(column, part)
+    values = tuple(value for value in text.unique().sort() if value)
+    embedded = len(values) > columns.max_one_hot
+    if embedded:
+        log.warning("column %s is embedded: its training rows hold %d values", column.name, len(values))
+    kind = pl.String() if column.dtype in (pl.Categorical, pl.Enum) else column.dtype
+    return Category(column.name, values, (text == "").any(), embedded, str(kind.base_type()), part)
+
+
+def as_float64(column: pl.Series, first_row: int) -> np.ndarray:
+    """A new array; dates are seconds since 1970, missing values NaN. ValueError: a text that is no number."""
+    if column.dtype in (pl.Date, pl.Datetime):
+        return column.cast(pl.Datetime("us")).dt.timestamp("us").cast(pl.Float64).to_numpy(writable=True) / 1e6
+    try:
+        values = column.cast(pl.Float64, strict=False)
+    except pl.exceptions.PolarsError:
+        raise ValueError(f"column {column.name} holds {column.dtype}, not numbers") from None
+    if values.null_count() > column.null_count():
+        row = int((values.is_null() & column.is_not_null()).arg_max() or 0)
+        raise ValueError(f"column {column.name}, row {first_row + row}: {column[row]!r} is not a number")
+    return values.to_numpy(writable=True)
+
+
+def as_text(column: pl.Series, part: str | None) -> pl.Series:
+    """Text, "" where a value is missing; `part` of a date, such as its month, as a number in text."""
+    if part is not None:
+        column = getattr(column.dt, part)()
+    return column.cast(pl.String).fill_null("")
+
+
+def as_class(value: Any) -> str:
+    """The name of a class: 1.0 is 1, and True is true as in a file."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value)
+
+
+def known(frame: pl.DataFrame, names: Iterable[str]) -> None:
+    """Raises ValueError for a column that the table does not have."""
+    for name in names:
+        if name not in frame.columns:
+            close = difflib.get_close_matches(name, frame.columns, 1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise ValueError(f"there is no column {name}{hint}: there are {', '.join(frame.columns[:20])}")

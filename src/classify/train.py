@@ -4,17 +4,19 @@ python -m classify.train data=wine optimizer.lr=0.01
 python -m classify.train -m optimizer.lr=0.001,0.01,0.1
 """
 
+import logging
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 
-from classify.check import CONF, FIRST_PROCESS, check_values, in_sweep, one_line_errors
+from classify.check import CONF, FIRST_PROCESS, check_values, in_sweep, one_line_errors, release
+
+log = logging.getLogger(__name__)
 
 
 def train(config: dict[str, Any]) -> dict[str, float]:
@@ -34,33 +36,36 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     resumed = Run.open(config["resume"], "last") if config["resume"] else None
     data = build.data(config)
     assert data.schema
-    if resumed and resumed.schema != data.schema:
-        raise ValueError(f"resume={config['resume']} was trained on other data or another split of it")
+    if resumed:
+        resumed.check_same(config, data.sha256)
     classifier = build.classifier(config, data.schema)
-    if resumed and (best := resumed.path.with_name("best.ckpt")).exists():  # nothing after it may be better
-        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        shutil.copy(best, folder / "checkpoints")
     identity = record(data)
     trainer = build.trainer(config, saved={"config": config, "schema": data.schema.plain(), "record": identity})
 
-    trainer.fit(classifier, data, ckpt_path=resumed.path if resumed else None, weights_only=True)
+    try:
+        trainer.fit(classifier, data, ckpt_path=resumed.path if resumed else None, weights_only=True)
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        kept = (folder / "checkpoints" / "last.ckpt").exists()
+        raise KeyboardInterrupt(f"go on with resume={shown(folder)}" if kept else "nothing was kept") from None
+    seen: dict[str, float] = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
+    seen |= {name: value.item() for name, value in trainer.callback_metrics.items() if name == "train/loss"}
     best = folder / "checkpoints" / "best.ckpt"
     metrics: dict[str, float] = {}
     for measure in [trainer.validate, trainer.test] if config["test"] else [trainer.validate]:
         measure(classifier, ckpt_path=best, weights_only=True, verbose=False, datamodule=data)
         metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
     if trainer.is_global_zero:
-        write_json(folder / "run.json", identity | {"epochs": trainer.current_epoch, "steps": trainer.global_step})
+        write_json(folder / "run.json", identity | seen)
         write_json(folder / "metrics.json", metrics)
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return metrics
 
 
-def shown(folder: str) -> str:
+def shown(folder: str | Path) -> str:
     """The folder as one would type it here."""
     here = os.path.relpath(folder)
-    return folder if here.startswith("..") else here
+    return str(folder) if here.startswith("..") else here
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -71,8 +76,8 @@ def app(cfg: DictConfig) -> float:
         try:
             return run_job(cfg)
         except BaseException:
-            if not (Path(cfg.folder) / "checkpoints").exists():  # nothing was trained: the folder is free again
-                shutil.rmtree(cfg.folder)
+            if FIRST_PROCESS:
+                release(Path(cfg.folder))
             raise
 
 
@@ -84,22 +89,28 @@ def run_job(cfg: DictConfig) -> float:
     if in_sweep():
         check_values(cfg, settings.runtime.choices)
         cfg.test = False
+    if os.path.isfile(cfg.data.path):  # so that the run finds its table from anywhere
+        cfg.data.path = os.path.abspath(cfg.data.path)
     cfg.folder = settings.runtime.output_dir
     cfg.mode = better({str(key): value for key, value in cfg.items()})
     # trainer=ddp starts its other processes with this command line: this one job, in this folder
-    sys.argv[1:] = [*settings.overrides.task, f"folder={cfg.folder}", f"test={cfg.test}"]
+    sys.argv[1:] = [*settings.overrides.task, f"folder='{cfg.folder}'", f"test={cfg.test}", "hydra.mode=RUN"]
+    with read_write(settings):  # type: ignore[arg-type]
+        settings.run.dir = cfg.folder
     environment = dict(os.environ)
     metrics = train(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
     os.environ.clear()  # trainer=ddp leaves its ranks there, and the next job of a sweep would take itself for one
     os.environ.update(environment)
     if FIRST_PROCESS:
-        print(f"{describe(metrics)}\n{shown(cfg.folder)}", flush=True)
+        log.info("%s\n%s", describe(metrics), shown(cfg.folder))
     return metrics[cfg.monitor]
 
 
 def main() -> None:
-    if "HYDRA_FULL_ERROR" in os.environ:  # asked for: tracebacks as they come
-        return app()
+    for flag in ("-m", "--multirun"):  # Hydra wants it before the overrides
+        if flag in sys.argv:
+            sys.argv.remove(flag)
+            sys.argv.insert(1, flag)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise where it would print
     with one_line_errors():
         app()

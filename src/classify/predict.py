@@ -1,0 +1,144 @@
+"""Predict: the classes of a CSV or Parquet file's rows, whatever its length, in bounded memory.
+
+python -m classify.predict RUN TABLE -o predictions.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from classify.check import one_line_errors
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from classify.run import Run
+
+log = logging.getLogger(__name__)
+
+
+def predict(run: Run, table: str, threshold: float | None = None, temperature: float = 1.0) -> Iterator[pl.DataFrame]:
+    """For each batch of the file's rows: the id columns, probability_<class> for each class, and prediction.
+
+    ValueError: the file is none, lacks a column, holds something else than in training, or has no rows.
+    """
+    import polars as pl
+
+    from classify.heads import predict as decide
+    from classify.tables import read_batches
+
+    classifier, schema, config = run.classifier(), run.schema, run.config["data"]
+    ids = [config["id"]] if isinstance(config["id"], str) else config["id"] or []
+    target = [schema.target] if isinstance(schema.target, str) else list(schema.target)
+    not_read = {
+        *ids,
+        *target,
+        *config["columns"]["ignore"],
+        *filter(None, map(config["split"].get, ("column", "group", "time"))),
+    }
+    options = {key: config["read"][key] for key in ("separator", "null_values") if key in config["read"]}
+    first_row = 1
+    for batch in read_batches(table, schema.kinds, **options):
+        if first_row == 1:
+            if absent := [name for name in (*schema.feature_names, *ids) if name not in batch.columns]:
+                raise ValueError(f"{table}: there is no column {', '.join(absent)}: the classifier was trained with it")
+            if extra := [name for name in batch.columns if name not in {*schema.feature_names, *not_read}]:
+                log.warning("%s: columns that training left out are ignored: %s", table, ", ".join(extra))
+        kept, num_rows = batch.select(ids), len(batch)
+        try:
+            rows = schema.rows(batch, first_row)
+        except ValueError as error:
+            raise ValueError(f"{table}: {error}") from error
+        first_row += num_rows
+        probabilities = (classifier(rows) / temperature).softmax(-1)
+        columns = {f"probability_{name}": probabilities[:, i].numpy() for i, name in enumerate(schema.classes)}
+        names = pl.Series(schema.classes)[decide(probabilities, threshold).numpy()]
+        yield pl.DataFrame(
+            [*kept, *(pl.Series(name, values) for name, values in columns.items()), names.alias("prediction")]
+        )
+    if first_row == 1:
+        raise ValueError(f"{table} has no rows to predict")
+
+
+@contextmanager
+def whole_file(out: str) -> Iterator[Path]:
+    """A file beside `out` to write to: it becomes `out`, or is copied to a pipe for "-", when nothing went wrong."""
+    folder = tempfile.gettempdir() if out == "-" else Path(out).resolve().parent
+    handle, name = tempfile.mkstemp(prefix=".predictions-", suffix=".part", dir=folder)
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        if out == "-":
+            with part.open("rb") as file:
+                shutil.copyfileobj(file, sys.stdout.buffer)
+        else:
+            part.chmod(0o666 & ~umask())
+            part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@contextmanager
+def on_disk(table: str) -> Iterator[str]:
+    """The table's path; what comes through a pipe ("-") is put into a file first, as memory has a bound."""
+    if table != "-":
+        yield table
+        return
+    with tempfile.NamedTemporaryFile(suffix=".csv") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+        file.flush()
+        yield file.name
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m classify.predict", description=__doc__.split("\n")[0])
+    parser.add_argument("run", help="a run's folder, or a checkpoint")
+    parser.add_argument("table", help="a .csv or .parquet file; - reads CSV from a pipe")
+    parser.add_argument("-o", "--out", default="-", help="a .csv or .parquet file; - writes CSV to a pipe (default)")
+    parser.add_argument("--threshold", type=float, help="two classes: the second from this probability upwards (0.5)")
+    parser.add_argument("--temperature", type=float, default=1.0, help="as evaluate --calibrate found it (1)")
+    words = parser.parse_args()
+    with one_line_errors():
+        import polars as pl
+        import torch
+        from tqdm import tqdm
+
+        from classify.run import Run
+
+        torch.set_num_threads(os.cpu_count() or 1)
+        run = Run.open(words.run)
+        with (
+            on_disk(words.table) as table,
+            whole_file(words.out) as part,
+            tqdm(unit=" rows", unit_scale=True, disable=not sys.stderr.isatty()) as bar,
+        ):
+            with part.open("wb") as file:
+                for i, batch in enumerate(predict(run, table, words.threshold, words.temperature)):
+                    batch.write_csv(file, include_header=i == 0)
+                    bar.update(len(batch))
+            if words.out.endswith((".parquet", ".pq")):
+                as_csv = part.rename(part.with_suffix(".csv"))
+                try:
+                    pl.scan_csv(as_csv, schema=batch.schema).sink_parquet(part)
+                finally:
+                    as_csv.unlink()
+
+
+if __name__ == "__main__":
+    main()

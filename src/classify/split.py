@@ -1,0 +1,115 @@
+"""Split: which rows train, which validate, which test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from classify.schema import known
+
+NAMES = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Stratified and seeded, unless the table says otherwise.
+
+    column: holds train, val or test for each row.  group: rows with the same value stay together.
+    time: the earliest rows train, the latest test.  num_folds: the rows that do not test are cut into so many folds;
+    `fold` validates, the others train.
+    """
+
+    validation_fraction: float = 0.2
+    test_fraction: float = 0.2
+    seed: int = 0
+    column: str | None = None
+    group: str | None = None
+    time: str | None = None
+    num_folds: int | None = None
+    fold: int = 0
+
+    @property
+    def columns(self) -> list[str]:
+        return [name for name in (self.column, self.group, self.time) if name]
+
+    def rows(self, frame: pl.DataFrame, labels: np.ndarray) -> dict[str, np.ndarray]:
+        """Row numbers of train, val and test, each in the table's order; labels are class names or numbers, (rows,)."""
+        if (len(self.columns) > 1 and self.column) or (self.time and (self.group or self.num_folds)):
+            raise ValueError(f"data.split: {' and '.join(self.columns)} and folds cannot be combined")
+        if self.num_folds and (self.column or not 0 <= self.fold < self.num_folds or self.num_folds < 2):
+            raise ValueError(
+                f"data.num_folds={self.num_folds} needs data.fold from 0 to {self.num_folds - 1}, no column"
+            )
+        if self.validation_fraction + self.test_fraction >= 1:
+            raise ValueError("data.split: validation_fraction + test_fraction leave no rows to train on")
+        known(frame, self.columns)
+        if self.column:
+            parts = self._by_column(frame[self.column])
+        elif self.time:
+            parts = self._by_time(frame[self.time])
+        else:
+            parts = self._stratified(labels, frame[self.group].to_numpy() if self.group else None)
+        check(parts, labels)
+        return parts
+
+    def _by_column(self, column: pl.Series) -> dict[str, np.ndarray]:
+        strange = column.filter(~column.is_in(NAMES) | column.is_null()) if column.dtype == pl.String else column
+        if len(strange):
+            row = int((~column.cast(pl.String).is_in(NAMES).fill_null(False)).arg_max() or 0)
+            raise ValueError(f"column {column.name}, row {row + 1}: {column[row]!r} is not train, val or test")
+        return {name: np.flatnonzero(column == name) for name in NAMES}
+
+    def _by_time(self, column: pl.Series) -> dict[str, np.ndarray]:
+        if column.null_count():
+            raise ValueError(
+                f"column {column.name}, row {int(column.is_null().arg_max() or 0) + 1}: the time is missing"
+            )
+        order = column.arg_sort().to_numpy()
+        test = round(len(order) * (1 - self.test_fraction))
+        val = round(len(order) * (1 - self.test_fraction - self.validation_fraction))
+        cut = np.split(order, [val, test])
+        return {name: np.sort(part) for name, part in zip(NAMES, cut, strict=True)}
+
+    def _stratified(self, labels: np.ndarray, groups: np.ndarray | None) -> dict[str, np.ndarray]:
+        from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
+
+        classes, counts = np.unique(labels, return_counts=True)
+        if counts.min() < 3:
+            few = classes[counts.argmin()]
+            raise ValueError(f"class {few} has {counts.min()} rows: train, val and test need at least one each")
+
+        def folds(rows: np.ndarray, num_folds: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            kind: Callable = StratifiedKFold if groups is None else StratifiedGroupKFold
+            maker = kind(num_folds, shuffle=True, random_state=self.seed)
+            of_rows = None if groups is None else groups[rows]
+            return ((rows[a], rows[b]) for a, b in maker.split(rows, labels[rows], of_rows))
+
+        def part(rows: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
+            if groups is not None:  # a fold of whole groups comes closest to a fraction
+                return next(folds(rows, max(2, round(1 / fraction))))
+            size = max(round(fraction * len(rows)), len(classes))
+            kept, other = train_test_split(rows, test_size=size, stratify=labels[rows], random_state=self.seed)
+            return np.sort(kept), np.sort(other)
+
+        rest, test = part(np.arange(len(labels)), self.test_fraction)
+        if self.num_folds:
+            train, val = list(folds(rest, self.num_folds))[self.fold]
+        else:
+            train, val = part(rest, self.validation_fraction / (1 - self.test_fraction))
+        return {"train": train, "val": val, "test": test}
+
+
+def check(parts: dict[str, np.ndarray], labels: np.ndarray) -> None:
+    """Raises ValueError for a part without rows, training rows of one class, or a class that they lack."""
+    for name, rows in parts.items():
+        if not len(rows):
+            raise ValueError(f"the split leaves no {name} rows: change data.split")
+    learned = set(np.unique(labels[parts["train"]]).tolist())
+    if len(learned) < 2:
+        raise ValueError(f"the training rows hold one class, {learned.pop()}: at least 2 are needed")
+    for name in ("val", "test"):
+        if strange := set(np.unique(labels[parts[name]]).tolist()) - learned:
+            raise ValueError(f"class {strange.pop()} is among the {name} rows and not among the training rows")

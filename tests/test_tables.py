@@ -1,0 +1,499 @@
+"""A table of one's own: how its columns are read, split, predicted and exported, and what is said of a broken one."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import torch
+from conftest import configure
+from sklearn import metrics as sklearn_metrics
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from classify import build, evaluate, export, load, predict, tables
+from classify.data import take
+from classify.run import Run
+from classify.schema import FIRST_CODE, MISSING, UNSEEN, Category, Columns, Number, Schema
+from classify.tables import read_csv
+from classify.train import train
+
+ROWS = 400
+
+
+def churn(rows: int = ROWS, seed: int = 0) -> pl.DataFrame:
+    """Numbers, a text with a comma in it, a date, booleans and missing values, and a target that depends on them."""
+    random = np.random.default_rng(seed)
+    age, plan = random.integers(18, 80, rows).astype(float), random.choice(["basic", "plus, yearly", "pro"], rows)
+    yes = random.random(rows) < 1 / (1 + np.exp(-(age - 45) / 10 - 2.0 * (plan == "pro")))
+    age[random.random(rows) < 0.1] = np.nan
+    plan = np.where(random.random(rows) < 0.05, None, plan)
+    return pl.DataFrame(
+        {
+            "customer": [f"c{i:04}" for i in range(rows)],
+            "age": pl.Series(age, nan_to_null=True),
+            "plan": pl.Series(plan, dtype=pl.String),
+            "joined": pl.Series(random.integers(15_000, 19_000, rows)).cast(pl.Date),
+            "spend": random.gamma(2.0, 30.0, rows),
+            "active": random.random(rows) < 0.5,
+            "country": ["NO"] * rows,
+            "churned": np.where(yes, "yes", "no"),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("table") / "churn.csv"
+    churn().write_csv(file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def run(table: Path) -> Run:
+    """Trained on the table with every kind of feature."""
+    folder = table.parent / "run"
+    options = ["data.columns.missing_indicators=true", "data.columns.date_parts=[month]", "data.id=customer"]
+    train(configure(folder, "data=csv", f"data.path={table}", "data.target=churned", "trainer.max_epochs=5", *options))
+    return Run.open(folder)
+
+
+def fit(frame: pl.DataFrame, **columns: Any) -> Schema:
+    return Schema.fit(frame, "churned", np.arange(len(frame)), Columns(**columns), [])
+
+
+def data_of(frame: pl.DataFrame, tmp_path: Path, *overrides: str, target: str = "churned") -> Any:
+    frame.write_parquet(tmp_path / "table.parquet")
+    words = ["data=parquet", f"data.path={tmp_path / 'table.parquet'}", f"data.target={target}", *overrides]
+    return build.data(configure(tmp_path, *words))
+
+
+# What a column is
+
+
+def test_kinds_are_inferred() -> None:
+    schema = fit(churn(), date_parts=["month", "weekday"])
+    assert [(n.name, n.kind) for n in schema.numbers] == [
+        *(("age", "Float64"), ("joined", "Date"), ("spend", "Float64"), ("active", "Boolean"))
+    ]
+    assert [(c.name, c.part) for c in schema.categories] == [("plan", None), ("joined", "month"), ("joined", "weekday")]
+    assert schema.categories[0].values == ("basic", "plus, yearly", "pro")
+
+
+def test_what_is_left_out_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    fit(churn())
+    assert "one value there: country" in caplog.text
+    assert "another text in every row there: customer" in caplog.text
+
+
+def test_columns_can_be_forced() -> None:
+    frame = churn().with_columns(code=pl.lit(7) + pl.int_range(ROWS) % 3, text=(pl.int_range(ROWS) % 5).cast(pl.String))
+    assert "code" in [n.name for n in fit(frame).numbers]
+    schema = fit(frame, categories=["code"], numbers=["text"], ignore=["spend", "customer"])
+    assert [c.name for c in schema.categories] == ["plan", "code"]
+    assert {"text"} == {n.name for n in schema.numbers} - {"age", "joined", "active"}
+    assert [c.name for c in fit(frame, small_integers=3).categories] == ["plan", "code", "text"]
+    with pytest.raises(ValueError, match=r"no column cod .did you mean code\?"):
+        fit(frame, categories=["cod"])
+
+
+def test_missing_and_infinite_numbers_become_the_training_mean() -> None:
+    frame = pl.DataFrame({"x": [1.0, 3.0, None, float("inf"), float("nan")], "churned": list("abaab")})
+    schema = fit(frame, missing_indicators=True)
+    assert schema.numbers[0] == Number("x", mean=2.0, std=1.0, indicator=True)
+    net = build.net(configure("unused", "model=linear"), schema)
+    assert net.encode(schema.rows(frame)).tolist() == [[-1, 0], [1, 0], [0, 1], [0, 1], [0, 1]]
+
+
+def test_missing_and_unseen_categories_have_codes_of_their_own() -> None:
+    frame = pl.DataFrame({"plan": ["a", "b", None, "a"], "churned": list("xyxy")})
+    schema = fit(frame)
+    new = pl.DataFrame({"plan": ["b", None, "never seen", ""]})
+    numbers, codes = schema.rows(new)
+    assert codes.tolist() == [[FIRST_CODE + 1], [MISSING], [UNSEEN], [MISSING]]
+    assert (codes.dtype, numbers.shape) == (torch.uint8, (4, 0))
+    encoded = build.net(configure("unused", "model=linear"), schema).encode((numbers, codes))
+    assert encoded.tolist() == [[0, 0, 1], [1, 0, 0], [0, 0, 0], [1, 0, 0]]
+
+
+@pytest.mark.parametrize("far", [1e9, 1.7e15, -3e12])
+def test_small_differences_far_from_zero_keep_their_digits(far: float) -> None:
+    """Unix time stamps, say: standardised as in float64, where float32 alone would leave nothing."""
+    values = far + np.random.default_rng(0).integers(0, 1000, 200).astype(float)
+    frame = pl.DataFrame({"x": values, "churned": list("ab") * 100})
+    schema = fit(frame)
+    encoded = build.net(configure("unused", "model=linear"), schema).encode(schema.rows(frame))
+    expected = (values - values.mean()) / values.std()
+    np.testing.assert_allclose(encoded[:, 0].numpy(), expected, atol=1e-5)
+
+
+def test_a_large_category_is_embedded(caplog: pytest.LogCaptureFixture) -> None:
+    values = [f"v{i % 10_000}" for i in range(20_000)]
+    frame = pl.DataFrame({"city": values, "churned": list("ab") * 10_000})
+    schema = fit(frame)
+    assert "city is embedded: its training rows hold 10000 values" in caplog.text
+    net = build.net(configure("unused", "model=linear"), schema)
+    numbers, codes = schema.rows(frame)
+    assert codes.dtype == torch.int16
+    assert net((numbers, codes)).shape == (20_000, 2)
+    unseen = net.encode((torch.empty(1, 0), torch.zeros(1, 1, dtype=torch.int16)))
+    assert unseen.abs().sum() == 0
+
+
+def test_a_schema_survives_plain_values(run: Run) -> None:
+    assert Schema.from_plain(json.loads(json.dumps(run.schema.plain()))) == run.schema
+    assert run.schema.target == "churned"
+
+
+# The target
+
+
+@pytest.mark.parametrize(
+    ("values", "classes"),
+    [([True, False], ("false", "true")), ([10, 9], ("9", "10")), ([1.0, 0.0], ("0", "1")), (["b", "a"], ("a", "b"))],
+)
+def test_a_target_may_be_text_integers_or_booleans(values: list, classes: tuple[str, ...], tmp_path: Path) -> None:
+    frame = pl.DataFrame({"x": np.arange(40.0), "churned": values * 20})
+    data = data_of(frame, tmp_path)
+    assert data.schema.classes == classes
+    assert data.labels.tolist() == [1, 0] * 20
+
+
+def test_soft_targets(tmp_path: Path) -> None:
+    share = np.random.default_rng(0).random(60)
+    frame = pl.DataFrame({"x": share, "no": 1 - share, "yes": share})
+    data = data_of(frame, tmp_path, target="[no,yes]")
+    np.testing.assert_allclose(data.labels.numpy(), np.stack([1 - share, share], 1), atol=1e-7)
+    assert data.schema.classes == ("no", "yes")
+    assert data.schema.feature_names == ["x"]
+    metrics = train(
+        configure(tmp_path / "run", "data=parquet", f"data.path={tmp_path / 'table.parquet'}", "data.target=[no,yes]")
+    )
+    assert metrics["test/accuracy"] > 0.8
+    assert evaluate.evaluate(Run.open(tmp_path / "run"), None, None, True)["rows"] == 12
+
+
+def test_rows_without_a_target_are_refused_or_left_out(tmp_path: Path) -> None:
+    frame = churn().with_columns(churned=pl.when(pl.int_range(ROWS) == 6).then(None).otherwise(pl.col("churned")))
+    with pytest.raises(ValueError, match="column churned, row 7: the target is missing in 1 rows"):
+        data_of(frame, tmp_path)
+    assert len(data_of(frame, tmp_path, "data.drop_missing_target=true").labels) == ROWS - 1
+
+
+# Splits
+
+
+def test_split_by_column_group_and_time(tmp_path: Path) -> None:
+    parts = pl.Series(["train", "val", "test", "train"] * (ROWS // 4))
+    frame = churn().with_columns(part=parts, household=pl.int_range(ROWS) % 50)
+    index = data_of(frame, tmp_path, "data.split.column=part").index
+    assert {name: set(parts[rows.numpy()].to_list()) for name, rows in index.items()} == {n: {n} for n in index}
+    index = data_of(frame, tmp_path, "data.split.group=household").index
+    homes = [set(frame["household"][rows.numpy()].to_list()) for rows in index.values()]
+    assert sum(map(len, homes)) == len(set.union(*homes)) == 50
+    assert 0.1 < len(index["test"]) / ROWS < 0.3
+    data = data_of(frame, tmp_path, "data.split.time=joined")
+    days = [frame["joined"][rows.numpy()] for rows in data.index.values()]
+    assert days[0].max() <= days[1].min() <= days[1].max() <= days[2].min()
+    assert "joined" not in data.schema.feature_names
+
+
+@pytest.mark.parametrize("group", [None, "household"])
+def test_folds_validate_every_row_once_and_leave_the_test_rows(tmp_path: Path, group: str | None) -> None:
+    frame = churn().with_columns(household=pl.int_range(ROWS) % 50)
+    words = [f"data.split.group={group}"] if group else []
+    folds = [data_of(frame, tmp_path, "data.num_folds=5", f"data.fold={k}", *words) for k in range(5)]
+    tests = {tuple(fold.index["test"].tolist()) for fold in folds}
+    assert len(tests) == 1
+    validated = sorted(row for fold in folds for row in fold.index["val"].tolist())
+    assert validated == sorted(set(range(ROWS)) - set(tests.pop()))
+    shares = [(frame["churned"][fold.index["val"].numpy()] == "yes").mean() for fold in folds]
+    if group:
+        for fold in folds:
+            assert not set(frame["household"][fold.index["val"].numpy()]) & set(
+                frame["household"][fold.index["train"].numpy()]
+            )
+    else:
+        assert max(shares) - min(shares) < 0.03  # type: ignore[type-var, operator]
+
+
+def test_changing_test_rows_changes_nothing_in_the_schema(tmp_path: Path) -> None:
+    data = data_of(churn(), tmp_path)
+    tested = pl.int_range(ROWS).is_in(data.index["test"].tolist())
+    changed = churn().with_columns(
+        pl.when(tested).then(1e5).otherwise(pl.col("age")).alias("age"),
+        pl.when(tested).then(pl.lit("new")).otherwise(pl.col("plan")).alias("plan"),
+        pl.when(tested).then(pl.lit("SE")).otherwise(pl.col("country")).alias("country"),
+    )
+    assert data_of(changed, tmp_path).schema == data.schema
+
+
+# Verbs
+
+
+def test_csv_and_parquet_give_the_same_tensors(table: Path, tmp_path: Path) -> None:
+    from_csv = build.data(configure(tmp_path, "data=csv", f"data.path={table}", "data.target=churned"))
+    assert from_csv.sha256 == data_of(churn(), tmp_path).sha256
+
+
+def predict_file(*words: str, cwd: Path) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", predict.__name__, *words]
+    return subprocess.run(command, cwd=cwd, capture_output=True, stdin=subprocess.DEVNULL, check=False)
+
+
+def test_predict_streams_what_load_gives(run: Run, table: Path, tmp_path: Path) -> None:
+    expected = load(run.folder).predict_proba(churn())
+    shuffled = churn().select(reversed(churn().columns)).with_columns(extra=1)
+    shuffled.write_parquet(tmp_path / "shuffled.parquet")
+    done = predict_file(str(run.folder), "shuffled.parquet", "-o", "out.csv", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert b"ignored: country, extra\n" in done.stderr
+    out = pl.read_csv(tmp_path / "out.csv")
+    assert out.columns == ["customer", "probability_no", "probability_yes", "prediction"]
+    np.testing.assert_allclose(out[:, 1:3].to_numpy(), expected, atol=1e-6)
+    assert out["customer"].to_list() == churn()["customer"].to_list()
+    assert out["prediction"].to_list() == np.array(["no", "yes"])[(expected[:, 1] >= 0.5).astype(int)].tolist()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "shuffled.parquet"]
+
+
+def test_predict_without_id_columns(tmp_path: Path) -> None:
+    tables.from_sklearn("iris", "species").write_csv(tmp_path / "iris.csv")
+    train(configure(tmp_path / "run", "data=iris", "trainer.max_epochs=1"))
+    (out,) = batches(Run.open(tmp_path / "run"), (tmp_path / "iris.csv").read_bytes(), tmp_path)
+    assert out.columns == [*(f"probability_{name}" for name in ("setosa", "versicolor", "virginica")), "prediction"]
+    assert len(out) == 150
+
+
+def test_predict_reads_and_writes_pipes(run: Run, table: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", predict.__name__, str(run.folder), "-", "--threshold", "0.9"]
+    piped = subprocess.run(command, input=table.read_bytes(), capture_output=True, check=True)
+    lines = piped.stdout.decode().splitlines()
+    assert len(lines) == ROWS + 1
+    probabilities = load(run.folder).predict_proba(churn())
+    assert sum(line.endswith(",yes") for line in lines) == (probabilities[:, 1] >= 0.9).sum()
+
+
+def batches(run: Run, frame: pl.DataFrame | bytes, tmp_path: Path, ending: str = "csv") -> list[pl.DataFrame]:
+    file = tmp_path / f"new.{ending}"
+    if isinstance(frame, bytes):
+        file.write_bytes(frame)
+    else:
+        getattr(frame, f"write_{ending}")(file)
+    return list(predict.predict(run, str(file)))
+
+
+def test_predict_refuses(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"new.csv: there is no column age"):
+        batches(run, churn().drop("age"), tmp_path)
+    with pytest.raises(ValueError, match=r"has no rows to predict"):
+        batches(run, churn().head(0), tmp_path)
+    with pytest.raises(ValueError, match=r"new.parquet has no rows to predict"):
+        batches(run, churn().head(0), tmp_path, "parquet")
+    text = churn().with_columns(
+        spend=pl.when(pl.int_range(ROWS) == 250).then(pl.lit("much")).otherwise(pl.col("spend").cast(pl.String))
+    )
+    with pytest.raises(ValueError, match=r"new.csv: column spend, row 251: 'much' is not"):
+        batches(run, text, tmp_path)
+    with pytest.raises(ValueError, match=r"new.parquet: column spend, row 251: 'much' is not a number"):
+        batches(run, text, tmp_path, "parquet")
+    with pytest.raises(ValueError, match=r"new.parquet is not a Parquet file"):
+        batches(run, b"nonsense", tmp_path, "parquet")
+    with pytest.raises(ValueError, match="there is no file"):
+        list(predict.predict(run, str(tmp_path / "none.csv")))
+
+
+def test_a_failed_prediction_leaves_the_old_file(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "out.csv").write_text("before")
+    churn().drop("age").write_csv(tmp_path / "new.csv")
+    done = predict_file(str(run.folder), "new.csv", "-o", "out.csv", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (1, b"", 1)
+    assert (tmp_path / "out.csv").read_text() == "before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new.csv", "out.csv"]
+
+
+def test_frames_of_pandas_and_polars(run: Run) -> None:
+    classifier, columns = load(run.folder), {name: churn()[name].to_list() for name in churn().columns}
+    frame = pd.DataFrame(columns).assign(joined=pd.to_datetime(columns["joined"]))
+    np.testing.assert_allclose(classifier.predict_proba(frame), classifier.predict_proba(churn()), atol=1e-6)
+    assert classifier.predict(frame).tolist() == classifier.predict(churn()).tolist()
+    assert classifier.classes_.tolist() == ["no", "yes"]
+    assert set(classifier.predict(churn(), threshold=0.0)) == {"yes"}
+
+
+def test_evaluate_is_scikit_learns(run: Run) -> None:
+    result = evaluate.evaluate(run, None, 0.4, calibrate=True)
+    data, classifier = run.data(), run.classifier()
+    test, training = data.index["test"], data.index["train"]
+    labels = data.labels[test].numpy()
+    yes = classifier(take(data.rows, test)).double().softmax(-1).numpy()[:, 1]
+    found, predictions = result["measures"]["this run"], yes >= 0.4
+    expected = {
+        "accuracy": sklearn_metrics.accuracy_score(labels, predictions),
+        "f1": sklearn_metrics.f1_score(labels, predictions, average="macro"),
+        "auroc": sklearn_metrics.roc_auc_score(labels, yes),
+        "average_precision": sklearn_metrics.average_precision_score(labels, yes),
+        "log_loss": sklearn_metrics.log_loss(labels, yes),
+        "brier_score": np.mean((yes - labels) ** 2),
+    }
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+    assert result["confusion"] == sklearn_metrics.confusion_matrix(labels, predictions).tolist()
+    report = sklearn_metrics.classification_report(labels, predictions, target_names=["no", "yes"], output_dict=True)
+    for name in ("no", "yes"):
+        assert list(result["per_class"][name].values()) == pytest.approx(list(report[name].values()), abs=1e-6)
+    majority = np.bincount(data.labels[training]).argmax()
+    assert result["measures"]["majority class"]["accuracy"] == pytest.approx((labels == majority).mean())
+    before, after = found["log_loss"], result["measures"]["calibrated"]["log_loss"]
+    assert result["temperature"] > 0
+    assert before != after
+    assert {"val/loss", "test/loss"} <= set(result["metrics"])
+
+
+def test_the_logistic_baseline_is_the_usual_pipeline(tmp_path: Path) -> None:
+    train(configure(tmp_path / "run", "data=wine", "trainer.max_epochs=1"))
+    run = Run.open(tmp_path / "run")
+    result, data = evaluate.evaluate(run, None, None, False), run.data()
+    rows, labels = data.rows.numpy(), data.labels.numpy()
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    pipeline.fit(rows[data.index["train"]], labels[data.index["train"]])
+    tested = data.index["test"]
+    probabilities = pipeline.predict_proba(rows[tested])
+    found = result["measures"]["logistic regression"]
+    assert found["log_loss"] == pytest.approx(sklearn_metrics.log_loss(labels[tested], probabilities), abs=1e-4)
+    one_hot = np.eye(3)[labels[tested]]
+    assert found["average_precision"] == pytest.approx(
+        sklearn_metrics.average_precision_score(one_hot, probabilities), abs=1e-6
+    )
+
+
+def test_the_temperature_is_where_the_loss_is_least() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(2, (4000,), generator=generator)
+    honest = torch.stack(
+        [torch.zeros(4000), torch.where(labels == 1, 1.0, -1.0) + torch.randn(4000, generator=generator) * 1.414], 1
+    )
+    found = evaluate.fit_temperature(honest * 3, labels)
+    losses = {
+        t: torch.nn.functional.cross_entropy(honest * 3 / t, labels).item() for t in (found, found * 0.98, found * 1.02)
+    }
+    assert min(losses, key=losses.get) == found  # type: ignore[arg-type]
+    assert found == pytest.approx(3, rel=0.1)
+
+
+def test_evaluate_on_another_table(run: Run, tmp_path: Path) -> None:
+    churn(seed=1).write_csv(tmp_path / "other.csv")
+    result = evaluate.evaluate(run, str(tmp_path / "other.csv"), None, False)
+    expected = (load(run.folder).predict(churn(seed=1)) == churn(seed=1)["churned"].to_numpy()).mean()
+    assert result["measures"]["this run"]["accuracy"] == pytest.approx(expected)
+    churn(seed=1).drop("churned").write_csv(tmp_path / "other.csv")
+    with pytest.raises(ValueError, match="no column churned"):
+        evaluate.evaluate(run, str(tmp_path / "other.csv"), None, False)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torch"])
+def test_export_is_the_checkpoint(run: Run, kind: str) -> None:
+    file, difference = export.export(run, kind)
+    assert difference <= 1e-5
+    about = json.loads(file.with_suffix(".json").read_text())
+    assert about["classes"] == ["no", "yes"]
+    assert [i["name"] for i in about["inputs"]] == ["age", "joined", "spend", "active", "plan", "joined.month"]
+    if kind == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(file)
+        for rows in (1, 7, 400):  # a dynamic batch
+            new = churn(rows, seed=2).with_columns(plan=pl.lit("never seen"))
+            found = session.run(None, export.raw_inputs(run.schema, new))[0]
+            np.testing.assert_allclose(found, load(run.folder).predict_proba(new), atol=1e-5)
+
+
+@pytest.mark.parametrize("frame", [churn().select("age", "churned"), churn().select("plan", "churned")])
+def test_export_of_numbers_or_categories_alone(frame: pl.DataFrame, tmp_path: Path) -> None:
+    frame.write_parquet(tmp_path / "table.parquet")
+    words = ["data=parquet", f"data.path={tmp_path / 'table.parquet'}", "data.target=churned", "trainer.max_epochs=1"]
+    train(configure(tmp_path / "run", *words))
+    assert export.export(Run.open(tmp_path / "run"), "onnx")[1] <= 1e-5
+
+
+# Broken tables
+
+
+def csv(text: str | bytes) -> Callable[[Path], list[str]]:
+    def write(file: Path) -> list[str]:
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return ["data=csv", f"data.path={file}", "data.target=y"]
+
+    return write
+
+
+GOOD = "".join(f"{i},{'ab'[i % 2]}\n" for i in range(30))
+LATE = "x,y\n" + "".join(f"{i},{'ab'[i % 2]}\n" for i in range(100_000)) + "many,a\n"
+BROKEN = {
+    "no such file": (lambda file: ["data=csv", "data.path=none.csv", "data.target=y"], "there is no file none.csv"),
+    "empty": (csv(""), "is empty"),
+    "header only": (csv("x,y\n"), "has a header and no rows"),
+    "no target": (csv("x,z\n" + GOOD), "table.csv: there is no column y"),
+    "target missing": (csv("x,y\n" + GOOD + "5,\n"), "column y, row 31: the target is missing in 1 rows"),
+    "one class": (csv("x,y\n" + GOOD.replace("b", "a")), "one class, a"),
+    "too few of a class": (csv("x,y\n" + GOOD + "1,c\n1,c\n"), "class c has 2 rows"),
+    "constant": (csv("x,y\n" + re.sub(r"\d+", "1", GOOD)), "every feature column is constant"),
+    "duplicate names": (csv("x,x,y\n" + GOOD.replace(",", ",1,")), "two columns called 'x'"),
+    "too many fields": (csv("x,y\n" + GOOD + "1,a,7\n"), "row 31: 3 fields, where the header has 2"),
+    "too few fields": (csv("x,z,y\n" + GOOD.replace(",", ",1,") + "1,a\n"), "row 31: 2 fields, where the header has 3"),
+    "encoding": (csv(b"x,y\n" + GOOD.encode() + "1,é\n".encode("latin-1")), "row 31: not UTF-8"),
+    "turns to text": (csv(LATE), "column x, row 100001: 'many' is text"),
+    "beyond float32": (csv("x,y\n" + GOOD + "1e300,a\n"), "column x, row 31"),
+    "not Parquet": (
+        lambda file: csv("x,y\n" + GOOD)(file) and ["data=parquet", f"data.path={file}", "data.target=y"],
+        "is not a Parquet file",
+    ),
+    "soft labels": (
+        lambda file: [*csv("x,p,q\n1,0.5,0.5\n2,0.9,0.2\n")(file)[:2], "data.target=[p,q]"],
+        "row 2: columns p, q hold [0.9, 0.2], which are no probabilities that sum to 1 but to 1.1",
+    ),
+    "quantity": (csv("x,y\n" + "".join(f"{i},{i / 7}\n" for i in range(30))), "a target is a class, not a quantity"),
+    "class that training lacks": (
+        lambda file: [*csv("x,y,s\n" + "1,a,train\n2,b,train\n3,a,val\n4,c,test\n")(file), "data.split.column=s"],
+        "class c is among the test rows and not among the training rows",
+    ),
+    "strange part": (
+        lambda file: [*csv("x,y,s\n1,a,train\n2,b,later\n")(file), "data.split.column=s"],
+        "column s, row 2: 'later' is not train, val or test",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_tables_are_named_with_file_row_and_column(name: str, tmp_path: Path) -> None:
+    write, text = BROKEN[name]
+    words = write(tmp_path / "table.csv")
+    with pytest.raises(ValueError, match=re.escape(text)) as caught:
+        build.data(configure(tmp_path / "run", *words))
+    assert any(word in str(caught.value) for word in ("table.csv", "none.csv"))
+    assert "\n" not in str(caught.value)
+
+
+def test_integers_that_turn_to_fractions_are_numbers_all_the_same(tmp_path: Path) -> None:
+    csv("x,y\n" + "".join(f"{i},a\n" for i in range(20_000)) + "0.5,b\n")(tmp_path / "table.csv")
+    assert read_csv(str(tmp_path / "table.csv"))["x"].dtype == pl.Float64
+
+
+def test_other_separators_and_missing_values(tmp_path: Path) -> None:
+    text = "x;y\n" + GOOD.replace(",", ";") + "-;a\n"
+    words = csv(text)(tmp_path / "table.csv")
+    data = build.data(configure(tmp_path, *words, "data.read.separator=';'", "data.read.null_values=['-']"))
+    assert data.rows.isnan().sum() == 1
+
+
+def test_a_category_reads_what_its_column_says() -> None:
+    category = Category("x", ("a", "b"), has_missing=False, embedded=False)
+    assert category.read(pl.Series(["b", None, "c", "a"])).tolist() == [FIRST_CODE + 1, UNSEEN, UNSEEN, FIRST_CODE]
