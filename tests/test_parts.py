@@ -61,7 +61,7 @@ def test_encode_standardises_as_scikit_learn_does() -> None:
     schema = fit(frame)
     encode = Encode([n.mean for n in schema.numbers], [n.std for n in schema.numbers])
     expected = StandardScaler().fit_transform(values)
-    encoded = encode(schema.rows(frame.clone())).double()
+    encoded = encode(schema.rows(frame)).double()
     torch.testing.assert_close(encoded, torch.from_numpy(expected), atol=1e-5, rtol=1e-5)
     assert encode(torch.full((1, 4), torch.nan)).tolist() == [[0, 0, 0, 0]]
 
@@ -153,7 +153,8 @@ def test_statistics_come_from_training_rows_only() -> None:
 def test_imports_go_one_way() -> None:
     """Which of our files each may import, directly or inside a function."""
     allowed = {
-        **{name: set() for name in ("heads", "nets", "schema", "tables", "check", "callbacks", "module")},
+        **{name: set() for name in ("heads", "nets", "schema", "check", "callbacks", "module")},
+        "tables": {"schema"},
         "split": {"schema"},
         "data": {"schema", "split"},
         "build": {"heads", "nets", "schema", "data", "module", "callbacks"},

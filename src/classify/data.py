@@ -100,8 +100,7 @@ class TabularData(lightning.LightningDataModule):
             return
         try:
             frame = self.labelled()
-            classes = self._classes(frame)
-            parts = self.split.rows(frame, classes)
+            parts = self.split.rows(frame, *self._classes(frame))
             unused = [*columns_of(self.id), *self.split.columns]
             known(frame, unused)
             self.schema = self.schema or Schema.fit(frame, self.target, parts["train"], self.columns, unused)
@@ -129,17 +128,17 @@ class TabularData(lightning.LightningDataModule):
             raise ValueError("the table has no rows with a target")
         return frame
 
-    def _classes(self, frame: pl.DataFrame) -> np.ndarray:
-        """The class of each row, (rows,): with several target columns, the most probable one."""
+    def _classes(self, frame: pl.DataFrame) -> tuple[np.ndarray, list[str]]:
+        """The class of each row as a number, (rows,), and the names; of several target columns, the most probable."""
         if isinstance(self.target, str):
             column = frame[self.target]
-            if column.dtype.is_float() and (column != column.round()).any():
+            if column.dtype.is_float() and (quantity := column != column.round()).any():
                 raise ValueError(
-                    f"column {self.target} holds numbers such as {column.filter(column != column.round())[0]}: "
-                    "a target is a class, not a quantity"
+                    f"column {self.target} holds {column.filter(quantity)[0]}: a target is a class, not a quantity"
                 )
-            names = {value: as_class(value) for value in column.unique()}
-            return column.replace_strict(names, return_dtype=pl.String).to_numpy()
+            values = column.unique().sort()
+            codes = dict(zip(values, range(len(values)), strict=True))
+            return column.replace_strict(codes, return_dtype=pl.Int64).to_numpy(), [as_class(value) for value in values]
         shares = frame.select(pl.col(self.target).cast(pl.Float64)).to_numpy()
         wrong = (np.abs(shares.sum(1) - 1) > 1e-4) | (shares < 0).any(1) | ~np.isfinite(shares).all(1)
         if wrong.any():
@@ -148,7 +147,7 @@ class TabularData(lightning.LightningDataModule):
                 f"row {row + 1}: columns {', '.join(self.target)} hold {shares[row].tolist()}, which are no "
                 f"probabilities that sum to 1 but to {shares[row].sum():g}"
             )
-        return np.array(self.target)[shares.argmax(1)]
+        return shares.argmax(1), list(self.target)
 
     def _sha256(self) -> str:
         digest = hashlib.sha256()

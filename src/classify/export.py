@@ -142,7 +142,7 @@ def export(run: Run, kind: str) -> tuple[Path, float]:
 
     classifier, schema = run.classifier(), run.schema
     frame = run.data().labelled().head(CHECKED_ROWS)
-    rows = schema.rows(frame.clone())
+    rows = schema.rows(frame)
     expected = classifier(rows).softmax(-1)
     file = run.folder / ("model.onnx" if kind == "onnx" else "model.pt2")
     part = file.with_name(f"part-{file.name}")

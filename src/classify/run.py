@@ -60,9 +60,9 @@ class TrainedClassifier(nn.Module):
 
 
 def polars_frame(table: Any) -> pl.DataFrame:
-    """A polars frame of one's own, which the schema may take columns out of."""
+    """A polars frame of a polars or pandas one."""
     if isinstance(table, pl.DataFrame):
-        return table.clone()
+        return table
     columns = {}
     for name in table.columns:
         values = table[name].to_numpy()
@@ -118,7 +118,7 @@ class Run:
     def labelled(self, path: str) -> tuple[Rows, Tensor]:
         """The rows and labels of another CSV or Parquet file, read as the run read its own."""
         target = [self.schema.target] if isinstance(self.schema.target, str) else list(self.schema.target)
-        kinds = self.schema.kinds | dict.fromkeys(target, pl.String if len(target) == 1 else pl.Float64)
+        kinds = self.schema.kinds | dict.fromkeys(target, pl.String() if len(target) == 1 else pl.Float64())
         read = self.config["data"]["read"]
         options = {key: read[key] for key in ("separator", "null_values") if key in read}
         frame = pl.concat(tables.read_batches(path, kinds, **options))
@@ -126,7 +126,7 @@ class Run:
             known(frame, target)
             if frame.select(pl.any_horizontal(pl.col(target).is_null())).to_series().any():
                 raise ValueError(f"column {target[0]} has missing values: evaluation needs the class of each row")
-            return self.schema.rows(frame.clone()), self.schema.labels(frame)
+            return self.schema.rows(frame), self.schema.labels(frame)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 

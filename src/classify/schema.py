@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 Rows = Tensor | tuple[Tensor, Tensor]  # numbers (rows, numbers), and with categories also codes (rows, categories)
 UNSEEN, MISSING, FIRST_CODE = 0, 1, 2  # codes of a category; MISSING only where training rows had missing values
 OFFSET_FROM = 1000  # standard deviations between 0 and the mean, above which float32 would lose digits
+SLICE_ROWS = 2**14  # filled column by column, a slice of the table stays in the cache
 FLOAT32_MOST = float(np.finfo(np.float32).max)
 
 
@@ -57,6 +58,10 @@ class Number:
 
     def read(self, column: pl.Series, first_row: int) -> np.ndarray:
         """The values in float32, (rows,); missing and infinite ones are NaN."""
+        if column.dtype == pl.Float32 and not self.offset:
+            values = column.to_numpy(writable=True)
+            values[np.isinf(values)] = np.nan
+            return values
         values = as_float64(column, first_row) - self.offset
         values[np.isinf(values)] = np.nan
         if (too_large := np.abs(values) > FLOAT32_MOST).any():
@@ -149,27 +154,24 @@ class Schema:
     @property
     def kinds(self) -> dict[str, Any]:
         """The polars type that each of these columns had, so that a file without types is read the same way."""
-        return {feature.name: getattr(pl, feature.kind) for feature in self.features}
+        kinds = {feature.name: getattr(pl, feature.kind)() for feature in self.features}
+        return kinds | {n.name: pl.Float32() for n in self.numbers if n.kind == "Float64" and not n.offset}
 
     def rows(self, frame: pl.DataFrame, first_row: int = 1) -> Rows:
-        """The net's input. `frame` loses its columns on the way, so that a large table is never in memory twice."""
+        """The net's input; first_row is the number that errors give to the frame's first row."""
         if absent := [name for name in self.feature_names if name not in frame.columns]:
             raise ValueError(f"there is no column {', '.join(absent)}: the classifier was trained with it")
-        num_rows, last = len(frame), {feature.name: feature for feature in self.features}
-
-        def take(feature: Number | Category) -> pl.Series:
-            return frame.drop_in_place(feature.name) if last[feature.name] is feature else frame[feature.name]
-
-        read = [torch.from_numpy(number.read(take(number), first_row)) for number in self.numbers]
-        numbers = torch.stack(read, dim=1) if read else torch.empty(num_rows, 0)
-        if not self.categories:
-            return numbers
-        most = FIRST_CODE + max(len(category.values) for category in self.categories)
+        most = FIRST_CODE + max((len(category.values) for category in self.categories), default=0)
         smallest = np.uint8 if most < 2**8 else np.int16 if most < 2**15 else np.int32
-        codes = np.empty((num_rows, len(self.categories)), smallest)
-        for i, category in enumerate(self.categories):
-            codes[:, i] = category.read(take(category))
-        return numbers, torch.from_numpy(codes)
+        numbers = np.empty((len(frame), len(self.numbers)), np.float32)
+        codes = np.empty((len(frame), len(self.categories)), smallest)
+        for start in range(0, len(frame), SLICE_ROWS):
+            part = frame.slice(start, SLICE_ROWS)
+            for i, number in enumerate(self.numbers):
+                numbers[start : start + SLICE_ROWS, i] = number.read(part[number.name], first_row + start)
+            for i, category in enumerate(self.categories):
+                codes[start : start + SLICE_ROWS, i] = category.read(part[category.name])
+        return (torch.from_numpy(numbers), torch.from_numpy(codes)) if self.categories else torch.from_numpy(numbers)
 
     def labels(self, frame: pl.DataFrame) -> Tensor:
         """Class indices, (rows,), or with several target columns probabilities, (rows, classes)."""
@@ -203,12 +205,12 @@ class Schema:
 
 def features(column: pl.Series, columns: Columns) -> list[Number | Category] | str:
     """What to make of a column's training rows: a number, a category, several for a date, or why it is left out."""
-    name, dtype, values = column.name, column.dtype, column.drop_nulls()
-    if values.n_unique() < 2 and not (len(values) and column.null_count()):
-        return "one value"
-    small = dtype.is_integer() and values.n_unique() <= columns.small_integers
+    name, dtype = column.name, column.dtype
+    small = columns.small_integers and dtype.is_integer() and column.drop_nulls().n_unique() <= columns.small_integers
     if dtype.is_temporal() and dtype not in (pl.Date, pl.Datetime):
         raise ValueError(f"column {name} holds {dtype}: leave it out with data.columns.ignore=[{name}]")
+    if not dtype.is_numeric() and column.n_unique() < 2:
+        return "one value"
     if dtype in (pl.Date, pl.Datetime):
         return [number(column, columns), *(category(column, columns, part) for part in columns.date_parts)]
     if name in columns.categories or small:
@@ -218,7 +220,7 @@ def features(column: pl.Series, columns: Columns) -> list[Number | Category] | s
         return [found] if found.std > 0 or found.indicator else "one value"
     if dtype not in (pl.String, pl.Categorical, pl.Enum):
         raise ValueError(f"column {name} holds {dtype}: leave it out with data.columns.ignore=[{name}]")
-    if values.n_unique() == len(column):
+    if column.n_unique() == len(column):
         return "another text in every row"
     return [category(column, columns)]
 

@@ -35,8 +35,8 @@ class Split:
     def columns(self) -> list[str]:
         return [name for name in (self.column, self.group, self.time) if name]
 
-    def rows(self, frame: pl.DataFrame, labels: np.ndarray) -> dict[str, np.ndarray]:
-        """Row numbers of train, val and test, each in the table's order; labels are class names or numbers, (rows,)."""
+    def rows(self, frame: pl.DataFrame, labels: np.ndarray, classes: list[str]) -> dict[str, np.ndarray]:
+        """Row numbers of train, val and test, each in the table's order; labels are numbers of classes, (rows,)."""
         if (len(self.columns) > 1 and self.column) or (self.time and (self.group or self.num_folds)):
             raise ValueError(f"data.split: {' and '.join(self.columns)} and folds cannot be combined")
         if self.num_folds and (self.column or not 0 <= self.fold < self.num_folds or self.num_folds < 2):
@@ -51,8 +51,8 @@ class Split:
         elif self.time:
             parts = self._by_time(frame[self.time])
         else:
-            parts = self._stratified(labels, frame[self.group].to_numpy() if self.group else None)
-        check(parts, labels)
+            parts = self._stratified(labels, classes, frame[self.group].to_numpy() if self.group else None)
+        check(parts, labels, classes)
         return parts
 
     def _by_column(self, column: pl.Series) -> dict[str, np.ndarray]:
@@ -73,13 +73,14 @@ class Split:
         cut = np.split(order, [val, test])
         return {name: np.sort(part) for name, part in zip(NAMES, cut, strict=True)}
 
-    def _stratified(self, labels: np.ndarray, groups: np.ndarray | None) -> dict[str, np.ndarray]:
+    def _stratified(self, labels: np.ndarray, names: list[str], groups: np.ndarray | None) -> dict[str, np.ndarray]:
         from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
 
         classes, counts = np.unique(labels, return_counts=True)
         if counts.min() < 3:
-            few = classes[counts.argmin()]
-            raise ValueError(f"class {few} has {counts.min()} rows: train, val and test need at least one each")
+            raise ValueError(
+                f"class {names[classes[counts.argmin()]]} has {counts.min()} rows: train, val and test need one each"
+            )
 
         def folds(rows: np.ndarray, num_folds: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             kind: Callable = StratifiedKFold if groups is None else StratifiedGroupKFold
@@ -102,14 +103,14 @@ class Split:
         return {"train": train, "val": val, "test": test}
 
 
-def check(parts: dict[str, np.ndarray], labels: np.ndarray) -> None:
+def check(parts: dict[str, np.ndarray], labels: np.ndarray, classes: list[str]) -> None:
     """Raises ValueError for a part without rows, training rows of one class, or a class that they lack."""
     for name, rows in parts.items():
         if not len(rows):
             raise ValueError(f"the split leaves no {name} rows: change data.split")
     learned = set(np.unique(labels[parts["train"]]).tolist())
     if len(learned) < 2:
-        raise ValueError(f"the training rows hold one class, {learned.pop()}: at least 2 are needed")
+        raise ValueError(f"the training rows hold one class, {classes[learned.pop()]}: at least 2 are needed")
     for name in ("val", "test"):
         if strange := set(np.unique(labels[parts[name]]).tolist()) - learned:
-            raise ValueError(f"class {strange.pop()} is among the {name} rows and not among the training rows")
+            raise ValueError(f"class {classes[strange.pop()]} is among the {name} rows and not among the training rows")

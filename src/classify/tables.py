@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+
+from classify.schema import OFFSET_FROM
+
+BLOCK_BYTES = 2**23
+BATCH_ROWS = 65_536
+KINDS: dict[Any, str] = {
+    pl.Float32: "a number",
+    pl.Int64: "a number",
+    pl.Float64: "a number",
+    pl.Boolean: "true or false",
+    pl.Date: "a date",
+}
 
 
 def from_sklearn(path: str, target: str) -> pl.DataFrame:
@@ -41,61 +54,118 @@ def clusters(path: str, target: str, num_rows: int, num_features: int, num_class
 
 
 def read_csv(
-    path: str, target: object = None, separator: str = ",", null_values: Sequence[str] = (), head: int = 10_000
+    path: str, target: str | list[str], separator: str = ",", null_values: Sequence[str] = (), head: int = 10_000
 ) -> pl.DataFrame:
     """A CSV file with a header, in UTF-8; kinds are inferred from its first `head` rows.
 
     ValueError: what is wrong, in which row (1 is the first below the header) and column.
     """
-    names = header(path, separator)
-
-    def scan(rows_to_infer: int | None) -> pl.LazyFrame:
-        return pl.scan_csv(
-            path,
-            separator=separator,
-            null_values=list(null_values),
-            try_parse_dates=True,
-            infer_schema_length=rows_to_infer,
-            glob=False,
-        )
-
-    try:
-        frame = scan(head).collect(engine="streaming")
-    except pl.exceptions.PolarsError as error:
-        explain_encoding(path)
-        explain_ragged(path, separator, len(names))
-        if not isinstance(error, pl.exceptions.ComputeError):
-            raise ValueError(f"{path}: {str(error).splitlines()[0]}") from error
-        first = scan(head).collect_schema()
-        frame = scan(None).collect(engine="streaming")  # some column is of another kind further down
-        for name in names:
-            if first[name].is_numeric() and frame[name].dtype == pl.String:
-                row = int(
-                    (frame[name].cast(pl.Float64, strict=False).is_null() & frame[name].is_not_null()).arg_max() or 0
-                )
-                raise ValueError(
-                    f"{path}: column {name}, row {row + 1}: {frame[name][row]!r} is text, the first rows hold numbers; "
-                    f"mend it, or name it in data.read.null_values, or read it as text with data.read.head={row + 1}"
-                ) from error
-    if not len(frame):
+    shares = dict.fromkeys(target if isinstance(target, list) else [], pl.Float64())  # checked to sum to 1
+    frames = list(csv_batches(path, shares, separator, null_values, head))
+    if not frames:
         raise ValueError(f"{path} has a header and no rows")
-    if frame[names[-1]].null_count():  # polars fills short rows with missing values
-        explain_ragged(path, separator, len(names))
-    return frame
+    return pl.concat(frames, how="vertical_relaxed")  # relaxed: a column's kind may widen on the way
 
 
 def read_parquet(path: str, target: object = None) -> pl.DataFrame:
     """A Parquet file."""
-    if not Path(path).is_file():
-        raise ValueError(f"there is no file {path}")
+    return pl.concat(parquet_batches(path))
+
+
+def read_batches(
+    path: str, kinds: dict[str, Any], separator: str = ",", null_values: Sequence[str] = ()
+) -> Iterator[pl.DataFrame]:
+    """The rows of a CSV or Parquet file, a batch at a time, whatever its length.
+
+    kinds: the polars types of the columns that a CSV file, which has none, is searched for; others are text.
+    """
+    if path.endswith((".parquet", ".pq")):
+        return parquet_batches(path)
+    return csv_batches(path, kinds, separator, null_values)
+
+
+def parquet_batches(path: str) -> Iterator[pl.DataFrame]:
+    existing(path)
     try:
-        return pl.read_parquet(path, glob=False)
+        yield from pl.scan_parquet(path, glob=False).collect_batches(chunk_size=BATCH_ROWS, maintain_order=True)
     except pl.exceptions.PolarsError as error:
         raise ValueError(f"{path} is not a Parquet file: {str(error).splitlines()[0]}") from error
 
 
+def csv_batches(
+    path: str, kinds: dict[str, Any], separator: str, null_values: Sequence[str], head: int | None = None
+) -> Iterator[pl.DataFrame]:
+    """Reads block by block: polars alone keeps half of the file in memory while it reads it.
+
+    head: infer from so many rows the kinds that `kinds` does not say.
+    """
+    names, first_row = header(path, separator), 1
+    types = {name: kinds.get(name, pl.String) for name in names}
+    options: dict[str, Any] = {"separator": separator, "null_values": list(null_values), "has_header": False}
+
+    def read(block: bytes, types: Mapping[str, Any]) -> pl.DataFrame:
+        return pl.read_csv(block, schema=types, **options)
+
+    for block in ahead(blocks(path)):
+        try:
+            if first_row == 1 and head:
+                infer: dict[str, Any] = {"new_columns": names, "try_parse_dates": True, "infer_schema_length": head}
+                types = dict(pl.scan_csv(io.BytesIO(block), **infer, **options).collect_schema()) | kinds
+                small = near_zero(read(block, types), without=kinds)
+                types |= dict.fromkeys(small, pl.Float32())
+            frame = read(block, types)
+            if wide := [c.name for c in frame if c.dtype == pl.Float32 and c.is_infinite().any()]:
+                types |= dict.fromkeys(wide, pl.Float64())
+                frame = read(block, types)
+        except pl.exceptions.PolarsError as error:
+            explain_encoding(path)
+            explain_ragged(path, separator, len(names))
+            types |= mended(read(block, dict.fromkeys(names, pl.String)), types, path, first_row)
+            try:
+                frame = read(block, types)
+            except pl.exceptions.PolarsError:
+                raise ValueError(f"{path}: {str(error).splitlines()[0]}") from error
+        if frame[:, -1].null_count():  # polars fills short rows with missing values
+            explain_ragged(path, separator, len(names))
+        first_row += len(frame)
+        yield frame
+
+
+def ahead(items: Iterator[bytes]) -> Iterator[bytes]:
+    """The same items, the next one being made while one is used."""
+    with ThreadPoolExecutor(1) as maker:
+        coming = maker.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = maker.submit(next, items, None)
+            yield item
+
+
+def near_zero(frame: pl.DataFrame, without: Iterable[str]) -> list[str]:
+    """The Float64 columns for which float32 is enough: their mean is not far from zero, for their spread."""
+    numbers = {c.name: c.filter(c.is_finite()) for c in frame if c.dtype == pl.Float64 and c.name not in without}
+    return [name for name, c in numbers.items() if len(c) and abs(c.mean()) <= OFFSET_FROM * (c.std() or 0.0)]  # type: ignore[arg-type, operator]
+
+
+def mended(text: pl.DataFrame, types: Mapping[str, Any], path: str, first_row: int) -> dict[str, Any]:
+    """Float64 for whole numbers that turn out to be fractions; ValueError at the first value of another kind."""
+    found = {}
+    for column, kind in zip(text, types.values(), strict=True):
+        if (wrong := column.is_not_null() & ~reads_as(column, kind)).any():
+            if kind.is_integer() and (column.is_null() | reads_as(column, pl.Float64)).all():
+                found[column.name] = pl.Float64()
+                continue
+            row = int(wrong.arg_max() or 0)
+            raise ValueError(
+                f"{path}: column {column.name}, row {first_row + row}: {column[row]!r} is not {KINDS.get(kind, kind)}, "
+                "as the rows that its kind was told from: mend it, or name it in data.read.null_values"
+            )
+    return found
+
+
 def reads_as(column: pl.Series, kind: Any) -> pl.Series:
     """Whether each text is a value of this polars type."""
+    if kind == pl.String:
+        return column.is_not_null()
     if kind == pl.Boolean:
         return column.is_in(["true", "false"])
     if kind in (pl.Date, pl.Datetime):
@@ -103,10 +173,14 @@ def reads_as(column: pl.Series, kind: Any) -> pl.Series:
     return column.cast(kind, strict=False).is_not_null()
 
 
-def header(path: str, separator: str) -> list[str]:
-    """The names of a CSV file's columns; ValueError when they cannot be told apart."""
+def existing(path: str) -> None:
     if not Path(path).is_file():
         raise ValueError(f"there is no file {path}")
+
+
+def header(path: str, separator: str) -> list[str]:
+    """The names of a CSV file's columns; ValueError when they cannot be told apart."""
+    existing(path)
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
         names = next(csv.reader(file, delimiter=separator), [])
     if not any(names):
@@ -116,13 +190,31 @@ def header(path: str, separator: str) -> list[str]:
     return names
 
 
+def blocks(path: str) -> Iterator[bytes]:
+    """The bytes below the header, cut where a row ends: at a line's end outside of quotes."""
+    with open(path, "rb") as file:
+        line = file.readline()
+        while line.count(b'"') % 2:
+            line += file.readline()
+        rest = b""
+        while new := file.read(BLOCK_BYTES):
+            block = rest + new
+            end = block.rfind(b"\n") + 1
+            while end and block.count(b'"', 0, end) % 2:
+                end = block.rfind(b"\n", 0, end - 1) + 1
+            rest = block[end:]
+            if end:
+                yield block[:end]
+        if rest.strip():
+            yield rest
+
+
 def explain_encoding(path: str) -> None:
     """Raises ValueError where the file is not UTF-8."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
     with open(path, "rb") as file:
         for row, line in enumerate(file):
             try:
-                decoder.decode(line)
+                line.decode()
             except UnicodeDecodeError as error:
                 raise ValueError(
                     f"{path}, row {row}: not UTF-8 text ({error.reason}): save the file as UTF-8"
@@ -135,34 +227,3 @@ def explain_ragged(path: str, separator: str, num_columns: int) -> None:
         for row, fields in enumerate(csv.reader(file, delimiter=separator)):
             if len(fields) != num_columns and fields:
                 raise ValueError(f"{path}, row {row}: {len(fields)} fields, where the header has {num_columns}")
-
-
-def read_batches(
-    path: str, kinds: Mapping[str, Any], separator: str = ",", null_values: Sequence[str] = (), batch_size: int = 65_536
-) -> Iterator[pl.DataFrame]:
-    """The rows of a CSV or Parquet file, a batch at a time, whatever its length.
-
-    kinds: the polars type of each column that a CSV file is searched for; a value of another kind is left as text.
-    """
-    if path.endswith((".parquet", ".pq")):
-        if not Path(path).is_file():
-            raise ValueError(f"there is no file {path}")
-        table = pl.scan_parquet(path, glob=False)
-    else:
-        names = header(path, separator)
-        types = {name: kinds[name] for name in names if name in kinds}
-        options: dict[str, Any] = {"separator": separator, "null_values": list(null_values), "glob": False}
-        table = pl.scan_csv(path, schema_overrides=types, infer_schema=False, **options)
-    try:
-        yield from table.collect_batches(chunk_size=batch_size, maintain_order=True)
-    except pl.exceptions.PolarsError as error:
-        if path.endswith((".parquet", ".pq")):
-            raise ValueError(f"{path} is not a Parquet file: {str(error).splitlines()[0]}") from error
-        explain_encoding(path)
-        explain_ragged(path, separator, len(names))
-        for name, kind in types.items():
-            column = pl.scan_csv(path, infer_schema=False, **options).select(name).collect(engine="streaming")[name]
-            if (wrong := column.is_not_null() & ~reads_as(column, kind)).any():
-                row = int(wrong.arg_max() or 0)
-                raise ValueError(f"{path}: column {name}, row {row + 1}: {column[row]!r} is not {kind}") from error
-        raise ValueError(f"{path}: {str(error).splitlines()[0]}") from error
