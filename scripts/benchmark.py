@@ -57,7 +57,8 @@ def read_with_polars(path: str) -> None:
 
 
 def read_and_encode(path: str) -> None:
-    from classify.schema import Number, Schema
+    from classify.columns import Number
+    from classify.schema import Schema
     from classify.tables import read_csv
 
     schema = Schema("label", ("no", "yes"), (1, 1), tuple(Number(f"x{i}", 0.0, 1.0) for i in range(COLUMNS)))
@@ -67,8 +68,8 @@ def read_and_encode(path: str) -> None:
 def set_up(path: str) -> None:
     import sklearn.model_selection  # noqa: F401  (its import is no part of the work)
 
+    from classify.columns import Columns
     from classify.data import TabularData
-    from classify.schema import Columns
     from classify.split import Split
     from classify.tables import read_csv
 

@@ -11,7 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from classify.check import CONF
+from classify.errors import CONF
 
 ROOT = CONF.parent
 Command = Callable[..., subprocess.CompletedProcess[str]]

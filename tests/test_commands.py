@@ -132,11 +132,9 @@ BAD = {  # a command's words: what its one line of error must say
     "model=mpl": "no model=mpl (did you mean mlp?): there are linear, mlp",
     "monitor=val/acuracy": "did you mean val/accuracy?",
     "mode=less": "auto, min, max",
-    "head=tanh": "auto, sigmoid or softmax",
     "optimizer.lr=[1": "[1",
-    "resume=nowhere": "there is no checkpoint nowhere",
+    "resume=nowhere": "there is no checkpoint and no run's folder",
     "data=iris head=sigmoid": "head=sigmoid is for 2 classes, the data has 3",
-    "loss.class_weights=[1,2,3]": "one number for each of",
 }
 
 

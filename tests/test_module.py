@@ -13,8 +13,9 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 from torch import nn
 
 from classify import build
+from classify.columns import Number
 from classify.module import Classifier, Measures
-from classify.schema import Number, Schema
+from classify.schema import Schema
 from classify.train import train
 
 

@@ -22,9 +22,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from classify import build, evaluate, export, load, predict, tables
+from classify.columns import FIRST_CODE, MISSING, UNSEEN, Category, Columns, Number
 from classify.data import take
 from classify.run import Run
-from classify.schema import FIRST_CODE, MISSING, UNSEEN, Category, Columns, Number, Schema
+from classify.schema import Schema
 from classify.tables import read_csv
 from classify.train import train
 

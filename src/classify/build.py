@@ -17,8 +17,9 @@ import torch
 from torch import nn
 
 from classify import nets
+from classify.columns import FIRST_CODE
 from classify.heads import head_for
-from classify.schema import FIRST_CODE, Schema
+from classify.schema import Schema
 
 if TYPE_CHECKING:
     from lightning import Trainer

@@ -15,7 +15,8 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from classify.schema import Columns, Rows, Schema, as_class, known
+from classify.columns import Columns, as_class, known
+from classify.schema import Rows, Schema
 from classify.split import Split
 
 log = logging.getLogger(__name__)

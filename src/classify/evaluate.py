@@ -12,7 +12,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classify.check import one_line_errors
+from classify.errors import one_line_errors
 
 if TYPE_CHECKING:
     import numpy as np

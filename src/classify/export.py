@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classify.check import one_line_errors
+from classify.errors import one_line_errors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +32,7 @@ def input_name(feature: Any) -> str:
 
 def raw_inputs(schema: Schema, frame: pl.DataFrame) -> dict[str, np.ndarray]:
     """What model.onnx takes, (rows, 1) each: float64 numbers, NaN where missing, and texts, "" where missing."""
-    from classify.schema import as_float64, as_text
+    from classify.columns import as_float64, as_text
 
     numbers = {input_name(n): as_float64(frame[n.name], 1) for n in schema.numbers}
     texts = {input_name(c): as_text(frame[c.name], c.part).to_numpy() for c in schema.categories}

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from classify.check import one_line_errors
+from classify.errors import one_line_errors
 
 if TYPE_CHECKING:
     import polars as pl

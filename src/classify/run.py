@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from classify import build, heads, tables
-from classify.schema import Rows, Schema, known
+from classify.columns import known
+from classify.schema import Rows, Schema
 
 if TYPE_CHECKING:
     from classify.data import TabularData

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from classify.schema import OFFSET_FROM
+from classify.columns import OFFSET_FROM
 
 BLOCK_BYTES = 2**23
 BATCH_ROWS = 65_536

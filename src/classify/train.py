@@ -14,7 +14,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from classify.check import CONF, FIRST_PROCESS, check_values, in_sweep, one_line_errors, release
+from classify.check import FIRST_PROCESS, check_values, in_sweep, release
+from classify.errors import CONF, one_line_errors
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,171 @@
+"""Columns: what a table's columns are, and how each becomes numbers or codes."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+log = logging.getLogger(__name__)
+
+UNSEEN, MISSING, FIRST_CODE = 0, 1, 2  # codes of a category; MISSING only where training rows had missing values
+OFFSET_FROM = 1000  # standard deviations between 0 and the mean, above which float32 would lose digits
+FLOAT32_MOST = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What a person knows about a table's columns and the table does not say.
+
+    ignore, numbers, categories: columns to leave out, to read text as numbers, to read numbers as categories.
+    small_integers: integer columns of at most so many values are categories.
+    date_parts: of month, weekday and hour, the ones to add for each date as categories.
+    missing_indicators: for each number column with missing values, add whether it is missing.
+    max_one_hot: categories of more values are embedded.
+    """
+
+    ignore: Sequence[str] = ()
+    numbers: Sequence[str] = ()
+    categories: Sequence[str] = ()
+    small_integers: int = 0
+    date_parts: Sequence[str] = ()
+    missing_indicators: bool = False
+    max_one_hot: int = 64
+
+
+@dataclass(frozen=True)
+class Number:
+    """A column of numbers (dates: seconds since 1970), with the mean and standard deviation of its training rows.
+
+    offset: subtracted in float64 before the values become float32; mean is what is left of the mean after that.
+    """
+
+    name: str
+    mean: float
+    std: float
+    offset: float = 0.0
+    indicator: bool = False
+    kind: str = "Float64"  # of polars
+
+    def read(self, column: pl.Series, first_row: int) -> np.ndarray:
+        """The values in float32, (rows,); missing and infinite ones are NaN."""
+        if column.dtype == pl.Float32 and not self.offset:
+            values = column.to_numpy(writable=True)
+            values[np.isinf(values)] = np.nan
+            return values
+        values = as_float64(column, first_row) - self.offset
+        values[np.isinf(values)] = np.nan
+        if (too_large := np.abs(values) > FLOAT32_MOST).any():
+            row = int(too_large.argmax())
+            raise ValueError(f"column {self.name}, row {first_row + row}: {column[row]} is beyond float32: rescale it")
+        return values.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Category:
+    """A column of categories; the code of values[i] is FIRST_CODE + i. part: of a date, such as month."""
+
+    name: str
+    values: tuple[str, ...]
+    has_missing: bool
+    embedded: bool
+    kind: str = "String"  # of polars
+    part: str | None = None
+
+    @property
+    def codes(self) -> dict[str, int]:
+        """Text -> code; a missing value is "", as an empty text is."""
+        values = {value: FIRST_CODE + i for i, value in enumerate(self.values)}
+        return values | {"": MISSING if self.has_missing else UNSEEN}
+
+    def read(self, column: pl.Series) -> np.ndarray:
+        """The codes, (rows,)."""
+        text = as_text(column, self.part)
+        return text.replace_strict(self.codes, default=UNSEEN, return_dtype=pl.Int32).to_numpy()
+
+
+def features(column: pl.Series, columns: Columns) -> list[Number | Category] | str:
+    """What to make of a column's training rows: a number, a category, several for a date, or why it is left out."""
+    name, dtype = column.name, column.dtype
+    small = columns.small_integers and dtype.is_integer() and column.drop_nulls().n_unique() <= columns.small_integers
+    if dtype.is_temporal() and dtype not in (pl.Date, pl.Datetime):
+        raise ValueError(f"column {name} holds {dtype}: leave it out with data.columns.ignore=[{name}]")
+    if not dtype.is_numeric() and column.n_unique() < 2:
+        return "one value"
+    if dtype in (pl.Date, pl.Datetime):
+        return [number(column, columns), *(category(column, columns, part) for part in columns.date_parts)]
+    if name in columns.categories or small:
+        return [category(column, columns)]
+    if dtype.is_numeric() or dtype == pl.Boolean or name in columns.numbers:
+        found = number(column, columns)
+        return [found] if found.std > 0 or found.indicator else "one value"
+    if dtype not in (pl.String, pl.Categorical, pl.Enum):
+        raise ValueError(f"column {name} holds {dtype}: leave it out with data.columns.ignore=[{name}]")
+    if column.n_unique() == len(column):
+        return "another text in every row"
+    return [category(column, columns)]
+
+
+def number(column: pl.Series, columns: Columns) -> Number:
+    values = as_float64(column, 1)
+    finite = values[np.isfinite(values)]
+    mean = float(finite.mean()) if len(finite) else 0.0
+    std = float((finite - mean).std()) if len(finite) and finite.min() < finite.max() else 0.0
+    offset = mean if abs(mean) > OFFSET_FROM * std else 0.0
+    indicator = columns.missing_indicators and len(finite) < len(values)
+    kind = column.dtype if column.dtype in (pl.Boolean, pl.Date, pl.Datetime) else pl.Float64()
+    return Number(column.name, mean - offset, std, offset, indicator, str(kind.base_type()))
+
+
+def category(column: pl.Series, columns: Columns, part: str | None = None) -> Category:
+    text = as_text(column, part)
+    values = tuple(value for value in text.unique().sort() if value)
+    embedded = len(values) > columns.max_one_hot
+    if embedded:
+        log.warning("column %s is embedded: its training rows hold %d values", column.name, len(values))
+    kind = pl.String() if column.dtype in (pl.Categorical, pl.Enum) else column.dtype
+    return Category(column.name, values, (text == "").any(), embedded, str(kind.base_type()), part)
+
+
+def as_float64(column: pl.Series, first_row: int) -> np.ndarray:
+    """A new array; dates are seconds since 1970, missing values NaN. ValueError: a text that is no number."""
+    if column.dtype in (pl.Date, pl.Datetime):
+        return column.cast(pl.Datetime("us")).dt.timestamp("us").cast(pl.Float64).to_numpy(writable=True) / 1e6
+    try:
+        values = column.cast(pl.Float64, strict=False)
+    except pl.exceptions.PolarsError:
+        raise ValueError(f"column {column.name} holds {column.dtype}, not numbers") from None
+    if values.null_count() > column.null_count():
+        row = int((values.is_null() & column.is_not_null()).arg_max() or 0)
+        raise ValueError(f"column {column.name}, row {first_row + row}: {column[row]!r} is not a number")
+    return values.to_numpy(writable=True)
+
+
+def as_text(column: pl.Series, part: str | None) -> pl.Series:
+    """Text, "" where a value is missing; `part` of a date, such as its month, as a number in text."""
+    if part is not None:
+        column = getattr(column.dt, part)()
+    return column.cast(pl.String).fill_null("")
+
+
+def as_class(value: Any) -> str:
+    """The name of a class: 1.0 is 1, and True is true as in a file."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value)
+
+
+def known(frame: pl.DataFrame, names: Iterable[str]) -> None:
+    """Raises ValueError for a column that the table does not have."""
+    for name in names:
+        if name not in frame.columns:
+            close = difflib.get_close_matches(name, frame.columns, 1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise ValueError(f"there is no column {name}{hint}: there are {', '.join(frame.columns[:20])}")
