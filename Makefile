@@ -22,6 +22,9 @@ train: install  ## train the default run, or what ARGS says
 sweep: install  ## sweep over the learning rate
 	@$(RUN) -m classify.train experiment=learning_rates $(ARGS)
 
+cv: install  ## validate on each of five folds
+	@$(RUN) -m classify.train -m data.num_folds=5 "data.fold=range(5)" $(ARGS)
+
 test: install  ## run every test
 	@$(RUN) -m pytest $(ARGS)
 
@@ -34,4 +37,4 @@ format: install  ## mend what style checks can mend
 rename: install  ## make it yours: make rename NAME=churn
 	@$(RUN) scripts/rename.py "$(NAME)"
 
-.PHONY: help install train sweep test lint format rename
+.PHONY: help install train sweep cv test lint format rename

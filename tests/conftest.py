@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -39,10 +40,20 @@ def command(tmp_path: Path) -> Command:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a default run, trained by the real command."""
-    cwd = tmp_path_factory.mktemp("finished")
-    done = run_command("classify.train", cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""  # no warnings, no tips, no progress bar off a terminal
-    return cwd / done.stdout.splitlines()[-1]
+def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The folder of a default run, trained by the real command, once for all of pytest-xdist's workers."""
+    base = tmp_path_factory.getbasetemp()
+    cwd = (base if worker_id == "master" else base.parent) / "finished"
+    with FileLock(f"{cwd}.lock"):
+        if not cwd.exists():
+            cwd.mkdir()
+            done = run_command("classify.train", cwd=cwd)
+            assert done.returncode == 0, done.stderr
+            assert done.stderr == ""  # no warnings, no tips, no progress bar off a terminal
+            assert done.stdout.splitlines()[-1].startswith("outputs/")
+    return next(cwd.glob("outputs/*/*"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest test first, so that no worker is left alone with it at the end."""
+    items.sort(key=lambda item: item.name != "test_every_command_runs")

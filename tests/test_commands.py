@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import Command, configure, run_command
 
-from classify import load
+from classify import evaluate, load
 from classify.run import Run
 from classify.train import train
 
@@ -62,12 +62,9 @@ def test_load_predicts_what_metrics_json_says(finished: Path) -> None:
     assert set(classifier.predict(data.rows[test], threshold=0.0)) == {classifier.classes_[1]}
 
 
-def test_evaluate_reproduces_the_metrics_and_refuses_a_changed_table(
-    finished: Path, command: Command, tmp_path
-) -> None:
-    done = command("classify.evaluate", str(finished))
-    assert done.returncode == 0, done.stderr
-    assert "to 1e-6" in done.stdout
+def test_evaluate_reproduces_the_metrics_and_refuses_a_changed_table(finished: Path, tmp_path: Path) -> None:
+    metrics = evaluate.evaluate(Run.open(finished), None, None, False)["metrics"]
+    assert metrics == pytest.approx(json.loads((finished / "metrics.json").read_text()), abs=1e-6)
     changed = tmp_path / "changed"
     shutil.copytree(finished, changed)
     for file in (changed / "checkpoints").iterdir():
@@ -80,7 +77,8 @@ def test_evaluate_reproduces_the_metrics_and_refuses_a_changed_table(
 
 def test_a_job_of_a_sweep_equals_the_run_alone_and_spares_the_test_rows(tmp_path: Path, command: Command) -> None:
     common = ["trainer.max_epochs=3", "data=iris"]
-    done = command("classify.train", "-m", "optimizer.lr=0.01,0.1", "seed=0,1", *common, "folder=sweep")
+    words = ["optimizer.lr=0.01,0.1", "seed=0,1", *common, "folder=sweep", "hydra/launcher=basic"]
+    done = command("classify.train", "-m", *words)
     assert done.returncode == 0, done.stderr
     jobs = sorted((tmp_path / "sweep").glob("[0-9]"))
     assert [job.name for job in jobs] == ["0", "1", "2", "3"]
@@ -151,14 +149,6 @@ def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, finished: Path
         assert text in done.stderr, (words, done.stderr)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
     assert before == {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
-
-
-def test_a_job_that_fails_costs_the_others_nothing(tmp_path: Path, command: Command) -> None:
-    done = command("classify.train", "-m", "optimizer.lr=0.1,abc,0.2", "debug=fast", "folder=sweep")
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("error: optimizer.lr=abc is not a number")
-    assert sorted(path.parent.name for path in (tmp_path / "sweep").glob("*/metrics.json")) == ["0", "2"]
 
 
 def test_checkpoints_that_are_none(finished: Path, tmp_path: Path) -> None:

@@ -239,6 +239,21 @@ def test_changing_test_rows_changes_nothing_in_the_schema(tmp_path: Path) -> Non
     assert data_of(changed, tmp_path).schema == data.schema
 
 
+def test_an_outlying_test_row_of_a_csv_changes_nothing_in_the_schema(tmp_path: Path) -> None:
+    def data(frame: pl.DataFrame) -> Any:
+        frame.write_csv(tmp_path / "table.csv")
+        words = [f"data.path={tmp_path / 'table.csv'}", "data.target=churned", "data.split.column=part"]
+        return build.data(configure(tmp_path, "data=csv", *words))
+
+    parts = pl.Series(["train", "train", "val", "test"] * 100)
+    far = pl.Series(1e9 + np.arange(400) * 0.01)
+    frame = pl.DataFrame({"x": far, "near": far - 1e9, "churned": ["a", "b"] * 200, "part": parts})
+    test_rows = pl.col("part") == "test"
+    changed = frame.with_columns(pl.when(test_rows).then(1e15).otherwise(pl.col("x", "near")).name.keep())
+    assert data(changed).schema == data(frame).schema
+    assert [n.name for n in data(frame).schema.numbers] == ["x", "near"]
+
+
 # Verbs
 
 
@@ -404,7 +419,7 @@ def test_evaluate_on_another_table(run: Run, tmp_path: Path) -> None:
 def test_export_is_the_checkpoint(run: Run, kind: str) -> None:
     file, difference = export.export(run, kind)
     assert difference <= 1e-5
-    about = json.loads(file.with_suffix(".json").read_text())
+    about = json.loads(file.with_name(f"{file.name}.json").read_text())
     assert about["classes"] == ["no", "yes"]
     assert [i["name"] for i in about["inputs"]] == ["age", "joined", "spend", "active", "plan", "joined.month"]
     if kind == "onnx":
@@ -451,6 +466,7 @@ BROKEN = {
     "too many fields": (csv("x,y\n" + GOOD + "1,a,7\n"), "row 31: 3 fields, where the header has 2"),
     "too few fields": (csv("x,z,y\n" + GOOD.replace(",", ",1,") + "1,a\n"), "row 31: 2 fields, where the header has 3"),
     "encoding": (csv(b"x,y\n" + GOOD.encode() + "1,é\n".encode("latin-1")), "row 31: not UTF-8"),
+    "an open quote": (csv("x,t,y\n" + GOOD.replace(",", ",1,") * 3 + '3,5" d,a\n'), "row 91 (its quotes)"),
     "turns to text": (csv(LATE), "column x, row 100001: 'many' is not a number"),
     "beyond float32": (csv("x,y\n" + GOOD + "1e300,a\n"), "column x, row 31"),
     "not Parquet": (
@@ -486,6 +502,43 @@ def test_broken_tables_are_named_with_file_row_and_column(name: str, tmp_path: P
 def test_integers_that_turn_to_fractions_are_numbers_all_the_same(tmp_path: Path) -> None:
     csv("x,y\n" + "".join(f"{i},a\n" for i in range(20_000)) + "0.5,b\n")(tmp_path / "table.csv")
     assert read_csv(str(tmp_path / "table.csv"), "y")["x"].dtype.is_float()
+
+
+def test_quoted_lines_blank_lines_and_a_mark_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "BLOCK_BYTES", 64)  # cuts within rows, and within quotes
+    texts = ["two\nlines", 'a "quote"', "plain, with a comma", "end\r\n"] * 20
+    frame = pl.DataFrame({"text": texts, "x": range(80), "y": ["a", "b"] * 40})
+    (tmp_path / "table.csv").write_bytes(b"\xef\xbb\xbf" + frame.write_csv().encode() + b"\n\n")
+    assert read_csv(str(tmp_path / "table.csv"), "y").equals(frame)
+
+
+def test_tabs_numbers_as_names_and_texts_for_dates(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"1": range(40), "day": ["2024-01-02", "2024-02-03"] * 20, "2": [True, False] * 20})
+    (tmp_path / "table.tsv").write_text(frame.write_csv(separator="\t"))
+    words = ["data=csv", f"data.path={tmp_path / 'table.tsv'}", "data.target=2", r"data.read.separator='\t'"]
+    train(configure(tmp_path / "run", *words, "trainer.max_epochs=1"))
+    run = Run.open(tmp_path / "run")
+    assert run.schema.classes == ("false", "true")
+    typed = frame.with_columns(pl.col("day").str.to_date())
+    np.testing.assert_array_equal(load(run.folder).predict_proba(frame), load(run.folder).predict_proba(typed))
+    assert len(run.labelled(str(tmp_path / "table.tsv"))[1]) == 40
+
+
+def test_whole_numbers_as_floats_are_the_same_categories() -> None:
+    schema = fit(pl.DataFrame({"k": [1, 2, 3] * 10, "churned": list("ab") * 15}), categories=["k"])
+    as_floats = pl.DataFrame({"k": [1.0, 3.0, None]})
+    assert schema.rows(as_floats)[1].flatten().tolist() == [FIRST_CODE, FIRST_CODE + 2, UNSEEN]
+
+
+def test_arrays_are_read_as_frames_are(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"x": 1e9 + np.random.default_rng(0).random(60), "churned": list("ab") * 30})
+    frame.write_parquet(tmp_path / "table.parquet")
+    words = ["data=parquet", f"data.path={tmp_path / 'table.parquet'}", "data.target=churned", "trainer.max_epochs=1"]
+    train(configure(tmp_path / "run", *words))
+    classifier = load(tmp_path / "run")
+    np.testing.assert_array_equal(
+        classifier.predict_proba(frame), classifier.predict_proba(frame.select("x").to_numpy())
+    )
 
 
 def test_other_separators_and_missing_values(tmp_path: Path) -> None:

@@ -6,11 +6,13 @@ Hydra and Lightning are imported by the functions that need them: to load a fini
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from inspect import isfunction, signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,12 +25,24 @@ from classify.schema import Schema
 
 if TYPE_CHECKING:
     from lightning import Trainer
+    from omegaconf import DictConfig
     from torchmetrics import Metric
 
     from classify.data import TabularData
     from classify.module import Classifier
 
 Config = dict[str, Any]  # the composed config, resolved, as plain values
+
+
+def resolved(cfg: DictConfig, folder: Path | str, test: bool) -> Config:
+    """The composed config as plain values, for a run in this folder."""
+    from omegaconf import OmegaConf
+
+    cfg.folder, cfg.test = str(folder), test
+    if os.path.isfile(cfg.data.path):  # so that the run finds its table from anywhere
+        cfg.data.path = os.path.abspath(cfg.data.path)
+    cfg.mode = better({str(key): value for key, value in cfg.items()})
+    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
 
 
 def net(config: Config, schema: Schema) -> nn.Sequential:

@@ -1,5 +1,6 @@
 """Checks on a config before anything is imported, built or written: types, ranges, the folder."""
 
+import json
 import math
 import os
 import shutil
@@ -10,11 +11,12 @@ from typing import Any
 
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from classify.errors import leaves, nearest, one_line_errors
+from classify.errors import CONF, leaves, nearest, one_line_errors
 
 FIRST_PROCESS = int(os.environ.get("LOCAL_RANK", 0)) == 0  # of those that trainer=ddp starts
 
@@ -48,7 +50,25 @@ class Guard(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with one_line_errors():
-            claim(Path(config.hydra.sweep.dir), lambda folder: (folder / "multirun.yaml").touch(exist_ok=False))
+            words = [word for word in config.hydra.overrides.task if not word.startswith("folder=")]
+            words += [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+            file = Path(config.hydra.sweep.dir) / "sweep.json"
+            if file.exists() and json.loads(file.read_text()) == words:
+                return  # the same sweep goes on: its finished jobs are skipped
+            check_sweep(config)
+            claim(file.parent, lambda folder: (folder / "multirun.yaml").touch(exist_ok=False))
+            file.write_text(json.dumps(words))
+
+
+def check_sweep(config: DictConfig) -> None:
+    """Composes with the first value of each swept key, and with every choice of a swept group: their names exist."""
+    parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
+    for override in parsed:
+        if override.is_sweep_override():
+            values = list(override.sweep_string_iterator())
+            for value in values if (CONF / override.key_or_group).is_dir() else values[:1]:
+                compose("config", [*fixed, f"{str(override.input_line).split('=')[0]}={value}"])
 
 
 made: list[Path] = []  # the folders that `claim` made, the innermost first
@@ -56,9 +76,10 @@ made: list[Path] = []  # the folders that `claim` made, the innermost first
 
 def release(folder: Path) -> None:
     """Takes back what was claimed, when nothing has been trained."""
-    if not (folder / "checkpoints").exists():
+    if not (folder / "checkpoints").exists() and not (folder / "0").exists():
         shutil.rmtree(folder / ".hydra", ignore_errors=True)
-        (folder / "train.log").unlink(missing_ok=True)
+        for name in ("train.log", "multirun.yaml", "sweep.json"):
+            (folder / name).unlink(missing_ok=True)
         for path in made:
             if path.exists() and not any(path.iterdir()):
                 path.rmdir()

@@ -37,6 +37,12 @@ class Columns:
     missing_indicators: bool = False
     max_one_hot: int = 64
 
+    def __post_init__(self) -> None:
+        for name in ("ignore", "numbers", "categories"):  # a column may be called 1
+            object.__setattr__(self, name, tuple(map(str, getattr(self, name))))
+        if wrong := set(self.date_parts) - {"month", "weekday", "hour"}:
+            raise ValueError(f"data.columns.date_parts: {wrong.pop()} is not month, weekday or hour")
+
 
 @dataclass(frozen=True)
 class Number:
@@ -85,6 +91,8 @@ class Category:
 
     def read(self, column: pl.Series) -> np.ndarray:
         """The codes, (rows,)."""
+        if column.dtype.is_float() and getattr(pl, self.kind)().is_integer():  # as frames with missing values hold them
+            column = column.fill_nan(None).cast(pl.Int64, strict=False)
         text = as_text(column, self.part)
         return text.replace_strict(self.codes, default=UNSEEN, return_dtype=pl.Int32).to_numpy()
 
@@ -98,7 +106,8 @@ def features(column: pl.Series, columns: Columns) -> list[Number | Category] | s
     if not dtype.is_numeric() and column.n_unique() < 2:
         return "one value"
     if dtype in (pl.Date, pl.Datetime):
-        return [number(column, columns), *(category(column, columns, part) for part in columns.date_parts)]
+        parts = [part for part in columns.date_parts if part != "hour" or dtype == pl.Datetime]
+        return [number(column, columns), *(category(column, columns, part) for part in parts)]
     if name in columns.categories or small:
         return [category(column, columns)]
     if dtype.is_numeric() or dtype == pl.Boolean or name in columns.numbers:
@@ -114,12 +123,20 @@ def features(column: pl.Series, columns: Columns) -> list[Number | Category] | s
 def number(column: pl.Series, columns: Columns) -> Number:
     values = as_float64(column, 1)
     finite = values[np.isfinite(values)]
-    mean = float(finite.mean()) if len(finite) else 0.0
-    std = float((finite - mean).std()) if len(finite) and finite.min() < finite.max() else 0.0
+    mean, std = mean_and_std(finite)
     offset = mean if abs(mean) > OFFSET_FROM * std else 0.0
+    if not offset and (np.abs(finite) <= FLOAT32_MOST).all():  # as they are kept, wherever they were read from
+        mean, std = mean_and_std(finite.astype(np.float32).astype(np.float64))
     indicator = columns.missing_indicators and len(finite) < len(values)
     kind = column.dtype if column.dtype in (pl.Boolean, pl.Date, pl.Datetime) else pl.Float64()
     return Number(column.name, mean - offset, std, offset, indicator, str(kind.base_type()))
+
+
+def mean_and_std(values: np.ndarray) -> tuple[float, float]:
+    if not len(values) or values.min() == values.max():
+        return (float(values[0]) if len(values) else 0.0), 0.0
+    mean = float(values.mean())
+    return mean, float((values - mean).std())
 
 
 def category(column: pl.Series, columns: Columns, part: str | None = None) -> Category:
@@ -130,6 +147,20 @@ def category(column: pl.Series, columns: Columns, part: str | None = None) -> Ca
         log.warning("column %s is embedded: its training rows hold %d values", column.name, len(values))
     kind = pl.String() if column.dtype in (pl.Categorical, pl.Enum) else column.dtype
     return Category(column.name, values, (text == "").any(), embedded, str(kind.base_type()), part)
+
+
+def typed(column: pl.Series, kind: str, first_row: int) -> pl.Series:
+    """Texts as the dates or booleans that training saw."""
+    if column.dtype != pl.String or kind not in ("Date", "Datetime", "Boolean"):
+        return column
+    if kind == "Boolean":
+        found = column.str.to_lowercase().replace_strict({"true": True, "false": False}, default=None)
+    else:
+        found = column.str.to_datetime(strict=False)
+    if (wrong := found.is_null() & column.is_not_null()).any():
+        row = int(wrong.arg_max() or 0)
+        raise ValueError(f"column {column.name}, row {first_row + row}: {column[row]!r} is not a {kind.lower()}")
+    return found
 
 
 def as_float64(column: pl.Series, first_row: int) -> np.ndarray:

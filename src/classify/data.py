@@ -86,7 +86,14 @@ class TabularData(lightning.LightningDataModule):
         schema: Schema | None = None,
     ) -> None:
         super().__init__()
-        self.path, self.read, self.target, self.columns, self.id = path, read, target, columns, id
+        self.path, self.read, self.columns, self.id = str(path), read, columns, columns_of(id)
+        self.target: str | list[str] = columns_of(target) if isinstance(target, list) else str(target)
+        if wrong := [
+            name for name in self.id if name.startswith(("prediction", "probability_")) or self.id.count(name) > 1
+        ]:
+            raise ValueError(
+                f"data.id={wrong[0]} is twice there, or a name that predictions have for columns of their own"
+            )
         self.split = replace(split, num_folds=num_folds, fold=fold)
         self.drop_missing_target, self.batch_size, self.seed, self.schema = (
             drop_missing_target,
@@ -102,7 +109,7 @@ class TabularData(lightning.LightningDataModule):
         try:
             frame = self.labelled()
             parts = self.split.rows(frame, *self._classes(frame))
-            unused = [*columns_of(self.id), *self.split.columns]
+            unused = [*self.id, *self.split.columns]
             known(frame, unused)
             self.schema = self.schema or Schema.fit(frame, self.target, parts["train"], self.columns, unused)
             self.labels, self.rows = self.schema.labels(frame), self.schema.rows(frame)
@@ -113,21 +120,7 @@ class TabularData(lightning.LightningDataModule):
 
     def labelled(self) -> pl.DataFrame:
         """The table's rows that have a target."""
-        frame = self.read(path=self.path, target=self.target)
-        targets = columns_of(self.target)
-        known(frame, targets)
-        empty = frame.select(pl.any_horizontal(pl.col(targets).is_null()).alias("empty"))["empty"]
-        if empty.any():
-            if not self.drop_missing_target:
-                raise ValueError(
-                    f"column {targets[0]}, row {int(empty.arg_max() or 0) + 1}: the target is missing in {empty.sum()} "
-                    "rows; data.drop_missing_target=true leaves them out"
-                )
-            log.warning("%s: %d rows without a target are left out", self.path, empty.sum())
-            frame = frame.filter(~empty)
-        if not len(frame):
-            raise ValueError("the table has no rows with a target")
-        return frame
+        return with_target(self.read(path=self.path, target=self.target), self.target, self.drop_missing_target)
 
     def _classes(self, frame: pl.DataFrame) -> tuple[np.ndarray, list[str]]:
         """The class of each row as a number, (rows,), and the names; of several target columns, the most probable."""
@@ -140,14 +133,7 @@ class TabularData(lightning.LightningDataModule):
             values = column.unique().sort()
             codes = dict(zip(values, range(len(values)), strict=True))
             return column.replace_strict(codes, return_dtype=pl.Int64).to_numpy(), [as_class(value) for value in values]
-        shares = frame.select(pl.col(self.target).cast(pl.Float64)).to_numpy()
-        wrong = (np.abs(shares.sum(1) - 1) > 1e-4) | (shares < 0).any(1) | ~np.isfinite(shares).all(1)
-        if wrong.any():
-            row = int(wrong.argmax())
-            raise ValueError(
-                f"row {row + 1}: columns {', '.join(self.target)} hold {shares[row].tolist()}, which are no "
-                f"probabilities that sum to 1 but to {shares[row].sum():g}"
-            )
+        shares = probabilities(frame, self.target)
         return shares.argmax(1), list(self.target)
 
     def _sha256(self) -> str:
@@ -175,6 +161,38 @@ class TabularData(lightning.LightningDataModule):
         return self.batches("test")
 
 
+def with_target(frame: pl.DataFrame, target: str | list[str], drop_missing: bool) -> pl.DataFrame:
+    """The rows that have a target; ValueError when some have none, unless these are to be left out."""
+    targets = columns_of(target)
+    known(frame, targets)
+    frame = frame.with_columns(pl.col(name).fill_nan(None) for name in targets if frame[name].dtype.is_float())
+    empty = frame.select(pl.any_horizontal(pl.col(targets).is_null()).alias("empty"))["empty"]
+    if empty.any():
+        if not drop_missing:
+            raise ValueError(
+                f"column {targets[0]}, row {int(empty.arg_max() or 0) + 1}: the target is missing in {empty.sum()} "
+                "rows; data.drop_missing_target=true leaves them out"
+            )
+        log.warning("%d rows without a target are left out", empty.sum())
+        frame = frame.filter(~empty)
+    if not len(frame):
+        raise ValueError("the table has no rows with a target")
+    return frame
+
+
+def probabilities(frame: pl.DataFrame, targets: Sequence[str]) -> np.ndarray:
+    """The target columns, (rows, classes); ValueError at the first row that does not sum to 1."""
+    shares = frame.select(pl.col(targets).cast(pl.Float64)).to_numpy()
+    wrong = (np.abs(shares.sum(1) - 1) > 1e-4) | (shares < 0).any(1) | ~np.isfinite(shares).all(1)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(
+            f"row {row + 1}: columns {', '.join(targets)} hold {shares[row].tolist()}, which are no probabilities that "
+            f"sum to 1 but to {shares[row].sum():g}"
+        )
+    return shares
+
+
 def columns_of(names: Any) -> list[str]:
     """A list of column names, from one, several or None."""
-    return [] if names is None else [names] if isinstance(names, str) else list(names)
+    return [] if names is None else [str(name) for name in (names if isinstance(names, list) else [names])]

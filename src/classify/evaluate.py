@@ -23,19 +23,11 @@ if TYPE_CHECKING:
 
 def reproduce(run: Run, data: TabularData) -> dict[str, float]:
     """The metrics of val and test rows, as training measured them; ValueError when metrics.json says otherwise."""
-    from classify import build
-    from classify.module import Measures
-
     file = run.folder / "metrics.json"
     if not file.exists():
         raise ValueError(f"{run.folder} is no finished run: it has no metrics.json")
-    classifier, measures = run.classifier(), Measures(build.metrics(run.config, run.schema))
     exact = run.config["trainer"]["precision"] in ("32-true", "64-true")
-    found: dict[str, float] = {}
-    for part in ("val", "test"):
-        for rows, labels in data.batches(part):
-            measures.update(classifier(rows), labels)
-        found |= {name: value.item() for name, value in measures.compute(part).items()}
+    found = run.measure(data, "val") | run.measure(data, "test")
     for name, value in json.loads(file.read_text()).items():
         if not math.isclose(found[name], value, rel_tol=0, abs_tol=1e-6 if exact else 1e-2):
             raise ValueError(f"{name} is {found[name]:.7f} now, but {file} says {value:.7f}")
@@ -199,6 +191,8 @@ def main() -> None:
     parser.add_argument("--calibrate", action="store_true", help="fit a temperature on the validation rows")
     words = parser.parse_args()
     with one_line_errors():
+        if not 0 <= (words.threshold or 0.0) <= 1:
+            raise ValueError(f"--threshold {words.threshold} is not from 0 to 1")
         from classify.run import Run, describe, write_json
 
         run = Run.open(words.run)

@@ -43,8 +43,9 @@ def raw_inputs(schema: Schema, frame: pl.DataFrame) -> dict[str, np.ndarray]:
 
 
 def to_onnx(classifier: TrainedClassifier, rows: Any, file: Path) -> None:
-    """Writes the net with the schema's reading of raw columns before it: offsets, missing values, codes of texts."""
+    """Writes the net, its own names under net/, after the reading of raw columns: offsets, missing values, codes."""
     import onnx
+    import onnx.compose
     import torch
     from onnx import TensorProto, helper
     from torch import nn
@@ -76,41 +77,49 @@ def to_onnx(classifier: TrainedClassifier, rows: Any, file: Path) -> None:
             verbose=False,
         )
     assert program is not None
-    model = program.model_proto
+    model = onnx.compose.add_prefix(program.model_proto, "net/", rename_outputs=False)
     before, inputs, constants = [], [], []
 
     def add(operator: str, words: list[str], result: str, domain: str = "", **attributes: Any) -> str:
-        before.append(helper.make_node(operator, words, [result], name=f"read/{result}", domain=domain, **attributes))
+        before.append(helper.make_node(operator, words, [result], name=f"node/{result}", domain=domain, **attributes))
         return result
 
     def constant(name: str, kind: int, value: float) -> str:
         constants.append(helper.make_tensor(name, kind, [1], [value]))
         return name
 
-    missing, columns = constant("read/missing", TensorProto.FLOAT, float("nan")), []
+    missing, columns = constant("net/missing", TensorProto.FLOAT, float("nan")), []
     for i, number in enumerate(schema.numbers):
         inputs.append(helper.make_tensor_value_info(input_name(number), TensorProto.DOUBLE, ["rows", 1]))
         centred = add(
-            "Sub", [input_name(number), constant(f"offset{i}", TensorProto.DOUBLE, number.offset)], f"centred{i}"
+            "Sub",
+            [input_name(number), constant(f"net/offset{i}", TensorProto.DOUBLE, number.offset)],
+            f"net/centred{i}",
         )
-        value = add("Cast", [centred], f"value{i}", to=TensorProto.FLOAT)
-        columns.append(add("Where", [add("IsInf", [value], f"infinite{i}"), missing, value], f"number{i}"))
+        value = add("Cast", [centred], f"net/value{i}", to=TensorProto.FLOAT)
+        columns.append(add("Where", [add("IsInf", [value], f"net/infinite{i}"), missing, value], f"net/number{i}"))
     if columns:
-        add("Concat", columns, "numbers", axis=1)
+        add("Concat", columns, "net/numbers", axis=1)
     columns = []
     for i, category in enumerate(schema.categories):
         inputs.append(helper.make_tensor_value_info(input_name(category), TensorProto.STRING, ["rows", 1]))
         keys, codes = list(category.codes), list(category.codes.values())
         encoder = {"keys_strings": keys, "values_int64s": codes, "default_int64": 0}
-        columns.append(add("LabelEncoder", [input_name(category)], f"code{i}", domain="ai.onnx.ml", **encoder))
+        columns.append(add("LabelEncoder", [input_name(category)], f"net/code{i}", domain="ai.onnx.ml", **encoder))
     if columns:
-        add("Concat", columns, "codes", axis=1)
+        add("Concat", columns, "net/codes", axis=1)
     if not schema.numbers:  # (rows, 0), cut from the codes
         empty = [
-            helper.make_tensor(name, TensorProto.INT64, [1], [v]) for name, v in (("from", 0), ("to", 0), ("axis", 1))
+            helper.make_tensor(name, TensorProto.INT64, [1], [v])
+            for name, v in (("net/from", 0), ("net/to", 0), ("net/axis", 1))
         ]
         constants.extend(empty)
-        add("Cast", [add("Slice", ["codes", "from", "to", "axis"], "none")], "numbers", to=TensorProto.FLOAT)
+        add(
+            "Cast",
+            [add("Slice", ["net/codes", "net/from", "net/to", "net/axis"], "net/none")],
+            "net/numbers",
+            to=TensorProto.FLOAT,
+        )
     graph = model.graph
     nodes = [*before, *graph.node]
     del graph.input[:], graph.node[:]
@@ -141,6 +150,8 @@ def export(run: Run, kind: str) -> tuple[Path, float]:
     from classify.run import write_json
 
     classifier, schema = run.classifier(), run.schema
+    if wrong := {"", "probabilities"} & set(schema.feature_names):
+        raise ValueError(f"a column is called {wrong.pop()!r}: this name is taken in the exported model")
     frame = run.data().labelled().head(CHECKED_ROWS)
     rows = schema.rows(frame)
     expected = classifier(rows).softmax(-1)
@@ -165,7 +176,7 @@ def export(run: Run, kind: str) -> tuple[Path, float]:
             {"name": input_name(f), **({"values": f.values} if hasattr(f, "values") else {})} for f in schema.features
         ]
         about = {"inputs": inputs, "classes": schema.classes, "schema": schema.plain(), "checked_rows": len(frame)}
-        write_json(file.with_suffix(".json"), about | {"largest_difference": difference})
+        write_json(file.with_name(f"{file.name}.json"), about | {"largest_difference": difference})
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)

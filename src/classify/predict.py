@@ -72,18 +72,21 @@ def predict(run: Run, table: str, threshold: float | None = None, temperature: f
 @contextmanager
 def whole_file(out: str) -> Iterator[Path]:
     """A file beside `out` to write to: it becomes `out`, or is copied to a pipe for "-", when nothing went wrong."""
-    folder = tempfile.gettempdir() if out == "-" else Path(out).resolve().parent
-    handle, name = tempfile.mkstemp(prefix=".predictions-", suffix=".part", dir=folder)
+    target = Path(out).resolve()  # a link stays a link
+    pipe = out == "-" or (target.exists() and not target.is_file())
+    if not pipe and not target.parent.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {target.parent}")
+    handle, name = tempfile.mkstemp(".part", ".predictions-", None if pipe else target.parent)
     os.close(handle)
     part = Path(name)
     try:
         yield part
-        if out == "-":
-            with part.open("rb") as file:
-                shutil.copyfileobj(file, sys.stdout.buffer)
+        if pipe:
+            with part.open("rb") as file, sys.stdout.buffer if out == "-" else target.open("wb") as sink:
+                shutil.copyfileobj(file, sink)
         else:
             part.chmod(0o666 & ~umask())
-            part.replace(out)
+            part.replace(target)
     finally:
         part.unlink(missing_ok=True)
 
@@ -115,6 +118,8 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=1.0, help="as evaluate --calibrate found it (1)")
     words = parser.parse_args()
     with one_line_errors():
+        if not words.temperature > 0 or not 0 <= (words.threshold or 0.0) <= 1:
+            raise ValueError("--temperature must be above 0 and --threshold from 0 to 1")
         import polars as pl
         import torch
         from tqdm import tqdm

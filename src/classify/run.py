@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from classify import build, heads, tables
-from classify.columns import known
 from classify.schema import Rows, Schema
 
 if TYPE_CHECKING:
@@ -51,6 +50,8 @@ class TrainedClassifier(nn.Module):
 
     def predict_proba(self, table: Any, temperature: float = 1.0) -> np.ndarray:
         """Probabilities, (rows, classes), in the order of `classes_`; scores are divided by the temperature."""
+        if isinstance(table, np.ndarray) and not self.schema.categories:  # columns in the order of schema.numbers
+            table = pl.DataFrame(table, schema=[number.name for number in self.schema.numbers])
         if isinstance(table, pl.DataFrame) or hasattr(table, "iloc"):
             table = self.schema.rows(polars_frame(table))
         return (self(table) / temperature).softmax(-1).numpy()
@@ -84,6 +85,7 @@ class Run:
     schema: Schema
     record: dict[str, Any]
     num_epochs: int
+    resumable: bool
     weights: dict[str, Tensor]
 
     @classmethod
@@ -95,7 +97,9 @@ class Run:
         content = read_checkpoint(file)
         weights = {k.removeprefix("net."): v for k, v in content["state_dict"].items() if k.startswith("net.")}
         schema, num_epochs = Schema.from_plain(content["schema"]), content["epoch"] + 1
-        return cls(file, content["config"], schema, content["record"], num_epochs, weights)
+        return cls(
+            file, content["config"], schema, content["record"], num_epochs, "optimizer_states" in content, weights
+        )
 
     def classifier(self) -> TrainedClassifier:
         net = build.net(self.config, self.schema)
@@ -109,6 +113,8 @@ class Run:
         for key in ("seed", "head", "monitor", "model", "optimizer", "scheduler", "loss"):
             if config[key] != self.config[key]:
                 raise ValueError(f"resume={self.folder} has {key}={self.config[key]}, this run {config[key]}")
+        if not self.resumable:
+            raise ValueError(f"resume={self.folder} was trained in a stack, without a state to go on from")
         if config["trainer"]["max_epochs"] <= self.num_epochs:
             raise ValueError(f"resume={self.folder} has {self.num_epochs} epochs already: raise trainer.max_epochs")
 
@@ -116,20 +122,32 @@ class Run:
     def folder(self) -> Path:
         return self.path.parent.parent if self.path.parent.name == "checkpoints" else self.path.parent
 
+    def measure(self, data: TabularData, part: str) -> dict[str, float]:
+        """The run's loss and metrics on its val or test rows."""
+        from classify.module import Measures
+
+        classifier, measures = self.classifier(), Measures(build.metrics(self.config, self.schema))
+        for rows, labels in data.batches(part):
+            measures.update(classifier(rows), labels)
+        return {name: value.item() for name, value in measures.compute(part).items()}
+
     def labelled(self, path: str) -> tuple[Rows, Tensor]:
         """The rows and labels of another CSV or Parquet file, read as the run read its own."""
-        target = [self.schema.target] if isinstance(self.schema.target, str) else list(self.schema.target)
-        kinds = self.schema.kinds | dict.fromkeys(target, pl.String() if len(target) == 1 else pl.Float64())
-        read = self.config["data"]["read"]
-        options = {key: read[key] for key in ("separator", "null_values") if key in read}
-        frame = pl.concat(tables.read_batches(path, kinds, **options))
+        from classify.data import probabilities, with_target
+
+        target = self.schema.target if isinstance(self.schema.target, str) else list(self.schema.target)
+        kind = getattr(pl, self.schema.target_kind)()
+        kinds = self.schema.kinds | dict.fromkeys([target] if isinstance(target, str) else target, kind)
+        data = self.config["data"]
+        options = {key: data["read"][key] for key in ("separator", "null_values") if key in data["read"]}
         try:
-            known(frame, target)
-            if frame.select(pl.any_horizontal(pl.col(target).is_null())).to_series().any():
-                raise ValueError(f"column {target[0]} has missing values: evaluation needs the class of each row")
+            frame = pl.concat([pl.DataFrame(), *tables.read_batches(path, kinds, **options)], how="diagonal")
+            frame = with_target(frame, target, data["drop_missing_target"])
+            if isinstance(target, list):
+                probabilities(frame, target)
             return self.schema.rows(frame), self.schema.labels(frame)
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+            raise ValueError(f"{path}: {error}" if path not in str(error) else str(error)) from error
 
     def data(self) -> TabularData:
         """The run's own table and split; ValueError when its rows are not the ones that the run saw."""

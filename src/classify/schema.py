@@ -12,7 +12,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from classify.columns import FIRST_CODE, Category, Columns, Number, as_class, features, known
+from classify.columns import FIRST_CODE, Category, Columns, Number, as_class, features, known, typed
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ class Schema:
     class_counts: tuple[float, ...]
     numbers: tuple[Number, ...]
     categories: tuple[Category, ...] = ()
+    target_kind: str = "String"  # of polars
 
     @classmethod
     def fit(
@@ -63,7 +64,9 @@ class Schema:
         else:
             classes, counts = targets, [float(frame[name].gather(rows).sum()) for name in targets]
         named = target if isinstance(target, str) else tuple(target)
-        return cls(named, tuple(classes), tuple(counts), tuple(numbers), tuple(categories))
+        kind = str(frame[targets[0]].dtype.base_type())
+        kind = kind if kind not in ("Categorical", "Enum") else "String"
+        return cls(named, tuple(classes), tuple(counts), tuple(numbers), tuple(categories), kind)
 
     @property
     def num_classes(self) -> int:
@@ -95,9 +98,13 @@ class Schema:
         for start in range(0, len(frame), SLICE_ROWS):
             part = frame.slice(start, SLICE_ROWS)
             for i, number in enumerate(self.numbers):
-                numbers[start : start + SLICE_ROWS, i] = number.read(part[number.name], first_row + start)
+                numbers[start : start + SLICE_ROWS, i] = number.read(
+                    typed(part[number.name], number.kind, first_row + start), first_row + start
+                )
             for i, category in enumerate(self.categories):
-                codes[start : start + SLICE_ROWS, i] = category.read(part[category.name])
+                codes[start : start + SLICE_ROWS, i] = category.read(
+                    typed(part[category.name], category.kind, first_row + start)
+                )
         return (torch.from_numpy(numbers), torch.from_numpy(codes)) if self.categories else torch.from_numpy(numbers)
 
     def labels(self, frame: pl.DataFrame) -> Tensor:
@@ -116,6 +123,8 @@ class Schema:
 
     def balanced_weights(self) -> list[float]:
         """One weight a class, rows / (classes * rows of the class), as in scikit-learn's class_weight='balanced'."""
+        if 0 in self.class_counts:
+            raise ValueError("loss.class_weights=balanced: a class has no training rows")
         return [sum(self.class_counts) / (self.num_classes * count) for count in self.class_counts]
 
     def plain(self) -> dict[str, Any]:
@@ -127,4 +136,5 @@ class Schema:
         numbers = tuple(Number(**number) for number in values["numbers"])
         categories = tuple(Category(**{**c, "values": tuple(c["values"])}) for c in values["categories"])
         target = values["target"] if isinstance(values["target"], str) else tuple(values["target"])
-        return cls(target, tuple(values["classes"]), tuple(values["class_counts"]), numbers, categories)
+        counts = tuple(values["class_counts"])
+        return cls(target, tuple(values["classes"]), counts, numbers, categories, values["target_kind"])

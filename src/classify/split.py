@@ -31,6 +31,11 @@ class Split:
     num_folds: int | None = None
     fold: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("column", "group", "time"):  # a column may be called 1
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, str(getattr(self, name)))
+
     @property
     def columns(self) -> list[str]:
         return [name for name in (self.column, self.group, self.time) if name]
@@ -47,11 +52,13 @@ class Split:
             raise ValueError("data.split: validation_fraction + test_fraction leave no rows to train on")
         known(frame, self.columns)
         if self.column:
-            parts = self._by_column(frame[self.column])
+            parts = self._by_column(frame[self.column].cast(pl.String))
         elif self.time:
             parts = self._by_time(frame[self.time])
         else:
-            parts = self._stratified(labels, classes, frame[self.group].to_numpy() if self.group else None)
+            parts = self._stratified(
+                labels, classes, frame[self.group].cast(pl.String).fill_null("").to_numpy() if self.group else None
+            )
         check(parts, labels, classes)
         return parts
 
@@ -90,17 +97,29 @@ class Split:
 
         def part(rows: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
             if groups is not None:  # a fold of whole groups comes closest to a fraction
-                return next(folds(rows, max(2, round(1 / fraction))))
+                num_folds = min(20, len(np.unique(groups[rows])))
+                taken = [other for _, other in folds(rows, num_folds)][: max(1, round(fraction * num_folds))]
+                other = np.sort(np.concatenate(taken))
+                return np.setdiff1d(rows, other), other
             size = max(round(fraction * len(rows)), len(classes))
             kept, other = train_test_split(rows, test_size=size, stratify=labels[rows], random_state=self.seed)
             return np.sort(kept), np.sort(other)
 
+        if groups is not None and len(np.unique(groups)) < max(3, self.num_folds or 0) + (self.num_folds is not None):
+            raise ValueError(
+                f"column {self.group} holds {len(np.unique(groups))} groups: too few for train, val and test"
+            )
         rest, test = part(np.arange(len(labels)), self.test_fraction)
         if self.num_folds:
             train, val = list(folds(rest, self.num_folds))[self.fold]
         else:
             train, val = part(rest, self.validation_fraction / (1 - self.test_fraction))
-        return {"train": train, "val": val, "test": test}
+        parts = {"train": train, "val": val, "test": test}
+        for name, rows in parts.items() if groups is None else ():
+            if absent := set(classes.tolist()) - set(np.unique(labels[rows]).tolist()):
+                few = absent.pop()
+                raise ValueError(f"class {names[few]} has {(labels == few).sum()} rows: too few for some in {name} too")
+        return parts
 
 
 def check(parts: dict[str, np.ndarray], labels: np.ndarray, classes: list[str]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf import DictConfig, read_write
 
 from classify.check import FIRST_PROCESS, check_values, in_sweep, release
 from classify.errors import CONF, one_line_errors
@@ -83,28 +83,29 @@ def app(cfg: DictConfig) -> float:
 
 
 def run_job(cfg: DictConfig) -> float:
-    from classify.build import better
+    from classify.build import resolved
     from classify.run import describe
 
     settings = HydraConfig.get()
     if in_sweep():
         check_values(cfg, settings.runtime.choices)
-        cfg.test = False
-    if os.path.isfile(cfg.data.path):  # so that the run finds its table from anywhere
-        cfg.data.path = os.path.abspath(cfg.data.path)
-    cfg.folder = settings.runtime.output_dir
-    cfg.mode = better({str(key): value for key, value in cfg.items()})
+    config = resolved(cfg, settings.runtime.output_dir, test=cfg.test and not in_sweep())
     # trainer=ddp starts its other processes with this command line: this one job, in this folder
-    sys.argv[1:] = [*settings.overrides.task, f"folder='{cfg.folder}'", f"test={cfg.test}", "hydra.mode=RUN"]
+    sys.argv[1:] = [
+        *settings.overrides.task,
+        f"folder='{config['folder']}'",
+        f"test={config['test']}",
+        "hydra.mode=RUN",
+    ]
     with read_write(settings):  # type: ignore[arg-type]
-        settings.run.dir = cfg.folder
+        settings.run.dir = config["folder"]
     environment = dict(os.environ)
-    metrics = train(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+    metrics = train(config)
     os.environ.clear()  # trainer=ddp leaves its ranks there, and the next job of a sweep would take itself for one
     os.environ.update(environment)
     if FIRST_PROCESS:
-        log.info("%s\n%s", describe(metrics), shown(cfg.folder))
-    return metrics[cfg.monitor]
+        log.info("%s\n%s", describe(metrics), shown(config["folder"]))
+    return metrics[config["monitor"]]
 
 
 def main() -> None:

@@ -1,0 +1,112 @@
+"""Launcher: composes the jobs of a multirun, and trains those that differ only in what can be stacked as one.
+
+Imported whenever Hydra starts, so nothing heavy is imported up here.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, run_job, setup_globals
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from classify.check import check_values, release
+
+log = logging.getLogger(__name__)
+
+
+class Launcher(BasicLauncher):
+    """Writes for every job the folder that a run of its own would have; jobs that have one already are skipped."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        assert self.config is not None
+        if "sweep" not in self.config:  # another application's config, as in Hydra's own tests of launchers
+            return super().launch(job_overrides, initial_job_idx)
+        setup_globals()
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        folder = Path(str(self.config.hydra.sweep.dir))
+        jobs = {initial_job_idx + i: list(overrides) for i, overrides in enumerate(job_overrides)}
+        try:
+            composed = {number: self._compose(number, overrides) for number, overrides in jobs.items()}
+        except BaseException:
+            release(folder)
+            raise
+        from classify.sweep.population import Member, stacks, train_population
+        from classify.sweep.summary import summarise
+
+        configs = {number: self._resolved(cfg, folder / str(number)) for number, cfg in composed.items()}
+        finished = {number for number in jobs if (folder / str(number) / "metrics.json").exists()}
+        waiting = {number: config for number, config in configs.items() if number not in finished}
+        plan = stacks(waiting, self.config.sweep.max_stack)
+        log.info(
+            "%d jobs: %s%s",
+            len(jobs),
+            ", ".join(f"{len(stack)} as one" if len(stack) > 1 else "1 alone" for stack in plan) or "none to run",
+            f"; {len(finished)} finished before" if finished else "",
+        )
+        returns = {number: self._finished(composed[number], folder / str(number)) for number in finished}
+        for stack in plan:
+            outcome: dict[int, Member] = {}
+
+            def train_stack(number: int, stack: list[int] = stack, outcome: dict = outcome) -> float:
+                if not outcome:  # the first job of a stack trains them all
+                    outcome |= zip(stack, train_population([configs[n] for n in stack]), strict=True)
+                if (error := outcome[number].error) is not None:
+                    raise error
+                return outcome[number].metrics[configs[number]["monitor"]]
+
+            for number in stack:
+                task: Callable[[Any], Any] = (
+                    (lambda _, number=number: train_stack(number)) if len(stack) > 1 else self.task_function  # type: ignore[assignment, misc]
+                )
+                returns[number] = self._run(task, composed[number], folder / str(number))
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        results = [returns[number] for number in sorted(returns)]
+        summarise(folder, {n: list(filter_overrides(o)) for n, o in jobs.items()}, configs, returns)
+        return results
+
+    def _compose(self, number: int, overrides: list[str]) -> DictConfig:
+        assert self.hydra_context is not None
+        assert self.config is not None
+        cfg = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+        with open_dict(cfg):
+            cfg.hydra.job.id = cfg.hydra.job.num = number
+        try:
+            check_values(cfg, cfg.hydra.runtime.choices)
+        except ValueError as error:  # before any job has started
+            raise ValueError(f"job {number} ({' '.join(filter_overrides(overrides))}): {error}") from None
+        return cfg
+
+    @staticmethod
+    def _resolved(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+        from classify.build import resolved
+
+        task = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+        return resolved(task, folder.absolute(), test=False)
+
+    def _run(self, task: Callable[[Any], Any], cfg: DictConfig, folder: Path) -> JobReturn:
+        assert self.hydra_context is not None
+        done = run_job(
+            hydra_context=self.hydra_context,
+            task_function=task,
+            config=cfg,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+        if done.status == JobStatus.FAILED:
+            error = done._return_value
+            (folder / "error.txt").write_text("".join(traceback.format_exception(error)))
+        return done
+
+    @staticmethod
+    def _finished(cfg: DictConfig, folder: Path) -> JobReturn:
+        value = json.loads((folder / "metrics.json").read_text())[cfg.monitor]
+        return JobReturn(
+            overrides=list(cfg.hydra.overrides.task), cfg=cfg, status=JobStatus.COMPLETED, _return_value=value
+        )

@@ -1,0 +1,480 @@
+"""Population: runs that differ in little more than numbers, trained side by side as one stacked network.
+
+Every parameter of P equal nets is one tensor (P, ...), a step costs little more than that of one net, and each member
+gets the batches, the rates and the weights that its run alone would have.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.optim import Optimizer
+
+from classify import build
+from classify.data import Batches, TabularData, take
+from classify.module import Classifier
+from classify.run import record, write_json
+
+PER_MEMBER = ("lr", "weight_decay", "max_lr")  # arguments of optimizers and schedulers that members may differ in
+
+
+def forward_stacked(net: Any) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
+    """(stacked parameters, encoded rows (P, rows, features)) -> scores (P, rows, classes), for the layers after Encode.
+
+    Linear layers of the whole stack are one batched product each; any other net goes through torch.func.vmap.
+    """
+    layers = list(net.body) if isinstance(net.body, nn.Sequential) else [net.body]
+    pointwise = [layer for layer in layers if not isinstance(layer, nn.Linear)]
+    if any(True for layer in pointwise for _ in layer.parameters()) or any(
+        list(layer.children()) for layer in pointwise
+    ):
+
+        def forward(parameters: dict[str, Tensor], rows: Tensor) -> Tensor:
+            own = {name.removeprefix("body."): value for name, value in parameters.items()}
+            return net.head(vmap(lambda p, x: functional_call(net.body, p, x))(own, rows))
+
+        return forward
+
+    def batched(parameters: dict[str, Tensor], rows: Tensor) -> Tensor:
+        for i, layer in enumerate(layers):
+            prefix = f"body.{i}." if isinstance(net.body, nn.Sequential) else "body."
+            if isinstance(layer, nn.Linear):
+                weight, bias = parameters[f"{prefix}weight"], parameters.get(f"{prefix}bias")
+                if bias is None:
+                    rows = rows @ weight.transpose(1, 2)
+                else:
+                    rows = torch.baddbmm(bias[:, None], rows, weight.transpose(1, 2))
+            else:
+                rows = layer(rows)
+        return net.head(rows)
+
+    return batched
+
+
+class StackedOptimizer(Optimizer):
+    """One torch optimizer for the whole stack, with a learning rate and a weight decay for each member.
+
+    The steps of SGD, Adam, AdamW and RMSprop are linear in the rate and, without weight decay, do not depend on the
+    weights. So the inner optimizer, at rate 1, moves a tensor of zeros, (P, parameters), and what it did is added to
+    the weights times each member's rate. Weight decay is done here, as each optimizer defines it.
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], makers: Sequence[Any]) -> None:
+        super().__init__(parameters, {"lr": 1.0})
+        settings = [maker.keywords for maker in makers]
+        shared = {key: value for key, value in settings[0].items() if key not in PER_MEMBER}
+        first = parameters[0]
+        size = sum(parameter[0].numel() for parameter in parameters)
+        self.moves = nn.Parameter(first.new_zeros(len(makers), size))
+        self.inner: Optimizer = makers[0].func([self.moves], lr=1.0, **shared, weight_decay=0.0)
+        self.decoupled = makers[0].func is torch.optim.AdamW or shared.get("decoupled_weight_decay", False)
+        self.rates = first.new_tensor([float(s["lr"]) for s in settings], dtype=torch.float64)
+        self.decays = first.new_tensor([float(s.get("weight_decay", 0.0)) for s in settings], dtype=torch.float64)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        with torch.enable_grad():
+            loss = closure() if closure else None
+        parameters: list[Tensor] = self.param_groups[0]["params"]
+        rates, decays = self.rates.to(self.moves.dtype)[:, None], self.decays.to(self.moves.dtype)[:, None]
+        gradients = torch.cat([p.grad.flatten(1) for p in parameters if p.grad is not None], dim=1)
+        if self.decays.any():
+            weights = torch.cat([p.flatten(1) for p in parameters], dim=1)
+            if not self.decoupled:
+                gradients.addcmul_(weights, decays)
+        self.moves.grad = gradients
+        self.inner.step()
+        self.moves.mul_(rates)
+        if self.decoupled and self.decays.any():
+            self.moves.addcmul_(weights, rates * decays, value=-1)
+        start = 0
+        for p in parameters:
+            end = start + p[0].numel()
+            p.add_(self.moves[:, start:end].view_as(p))
+            start = end
+        self.moves.zero_()
+        return loss
+
+    def keep(self, alive: Tensor) -> None:
+        """Goes on with these members only."""
+        self.rates, self.decays = self.rates[alive], self.decays[alive]
+        state = self.inner.state[self.moves]
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.dim() == 2:
+                state[key] = value[alive]
+        self.moves.data, self.moves.grad = self.moves.data[alive], None
+
+
+class Rates:
+    """Each member's scheduler, on an optimizer of its own that moves nothing: it tells the member's rate."""
+
+    def __init__(self, members: Sequence[Classifier], steps: int) -> None:
+        self.schedules: list[Any] = []
+        for member in members:
+            optimizer = member.optimizer([nn.Parameter(torch.zeros(()))])
+            schedule = member.schedule
+            assert schedule
+            total = {schedule.total: steps} if schedule.total else {}
+            self.schedules.append(schedule.make(optimizer, **total))
+
+    def step(self, metrics: Sequence[Any] | None = None) -> None:
+        for i, schedule in enumerate(self.schedules):
+            schedule.optimizer._opt_called = True  # or torch warns that no step was taken
+            schedule.step(*([metrics[i]] if metrics else []))
+
+    def apply(self, optimizer: StackedOptimizer) -> None:
+        groups = [schedule.optimizer.param_groups[0] for schedule in self.schedules]
+        optimizer.rates = torch.tensor([float(group["lr"]) for group in groups], dtype=torch.float64)
+        for key in ("momentum", "betas"):  # OneCycleLR moves these too
+            if key in groups[0]:
+                optimizer.inner.param_groups[0][key] = groups[0][key]
+
+
+class Stack:
+    """The batches of every member: rows (P, batch, ...), or (batch, ...) where all have the same, and labels."""
+
+    def __init__(self, tables: Sequence[TabularData], epoch: Callable[[], int]) -> None:
+        self.all = [table.train_dataloader() for table in tables]
+        for batches in self.all:
+            batches.epoch = epoch
+        self.alive = list(range(len(tables)))
+
+    def __len__(self) -> int:
+        return len(self.all[0])
+
+    def __iter__(self) -> Any:
+        members = [self.all[i] for i in self.alive]
+        if all(same_order(members[0], other) for other in members):
+            yield from members[0]
+            return
+        orders = [member.order().split(member.batch_size) for member in members]
+        for batches in zip(*orders, strict=True):
+            taken = [(take(m.rows, index), m.labels[index]) for m, index in zip(members, batches, strict=True)]
+            rows: Any = [rows for rows, _ in taken]
+            if isinstance(rows[0], tuple):
+                rows = tuple(torch.stack(parts) for parts in zip(*rows, strict=True))
+            else:
+                rows = torch.stack(rows)
+            yield rows, torch.stack([labels for _, labels in taken])
+
+
+def same_order(one: Batches, other: Batches) -> bool:
+    return one is other or (
+        (one.seed, one.rows is other.rows) == (other.seed, True) and torch.equal(one.index, other.index)
+    )
+
+
+class Member:
+    """What is kept of one run: its log, its best weights, whether and why it ended."""
+
+    def __init__(self, config: dict[str, Any], classifier: Classifier, patience: EarlyStopping | None) -> None:
+        self.config, self.classifier, self.patience = config, classifier, patience
+        self.sign = -1 if config["mode"] == "min" else 1
+        self.best, self.best_epoch, self.epochs, self.steps = math.nan, -1, 0, 0
+        self.metrics: dict[str, float] = {}
+        self.log: list[dict[str, float]] = []
+        self.weights: dict[str, dict[str, Tensor]] = {}  # of best and last
+        self.error: Exception | None = None
+
+    def epoch_ended(self, values: dict[str, float], weights: dict[str, Tensor], steps: int) -> bool:
+        """Notes an epoch; True when the member stops here."""
+        epoch = self.epochs
+        self.log.append({"epoch": epoch, "step": steps - 1} | values)
+        self.epochs, self.steps = epoch + 1, steps
+        if not math.isfinite(values["train/loss"]):
+            self.error = ValueError(f"the training loss is {values['train/loss']} in epoch {epoch}, by step {steps}")
+            return True
+        score = self.sign * values[self.config["monitor"]]
+        self.weights["last"] = weights
+        if score > self.best or math.isnan(self.best):
+            self.best, self.best_epoch, self.weights["best"] = score, epoch, self.weights["last"]
+            self.metrics = {name: value for name, value in values.items() if name.startswith("val/")}
+        if self.patience is None:
+            return False
+        return self.patience._evaluate_stopping_criteria(torch.tensor(values[self.config["monitor"]]))[0]
+
+
+class Population(lightning.LightningModule):
+    """Trains its members' nets as one; `members` hold the outcome when the Trainer is done."""
+
+    def __init__(self, members: list[Member], tables: list[TabularData]) -> None:
+        super().__init__()
+        self.members, self.tables, self.alive = members, tables, list(range(len(members)))
+        nets = [member.classifier.net for member in members]
+        self.names = [name for name, _ in nets[0].named_parameters()]
+        values = [dict(net.named_parameters()) for net in nets]
+        stacked = [torch.stack([v[name].detach() for v in values]) for name in self.names]
+        self.stacked = nn.ParameterList([nn.Parameter(tensor) for tensor in stacked])
+        self.classifiers = nn.ModuleList([member.classifier for member in members]).requires_grad_(False)
+        self.scores_of = forward_stacked(nets[0])
+        self.stack = Stack(tables, lambda: self.trainer.current_epoch)
+        losses = [member.classifier.loss for member in members]
+        assert all(isinstance(loss, nn.CrossEntropyLoss) for loss in losses)
+        self.plain = all(loss.weight is None and loss.label_smoothing == losses[0].label_smoothing for loss in losses)
+        self.learned_encode = any(name.startswith("encode.") for name in self.names)  # embeddings
+        self.look()
+        self.sums: Any = 0.0
+        self.num_rows = 0
+
+    def look(self) -> None:
+        """What each step needs of the members that go on; looked up once, as a step takes less than a millisecond."""
+        self.nets: list[Any] = [self.classifier(i).net for i in self.alive]
+        self.functions = [self.classifier(i).loss for i in self.alive]
+        self.one_encode = all(same_encode(net.encode, self.nets[0].encode) for net in self.nets)
+
+    def classifier(self, i: int) -> Any:
+        return self.classifiers[i]
+
+    def train_dataloader(self) -> Stack:
+        return self.stack
+
+    def forward(self, rows: Any, places: Sequence[int]) -> Tensor:
+        """Scores (P, rows, classes) of the members at these places of the stack.
+
+        rows: (rows, ...), the same for all, or (P, rows, ...), each member's own.
+        """
+        whole = len(places) == len(self.alive)
+        nets = self.nets if whole else [self.nets[place] for place in places]
+        own = {name: v if whole else v[list(places)] for name, v in zip(self.names, self.stacked, strict=True)}
+        shared = (rows[0] if isinstance(rows, tuple) else rows).dim() == 2
+        if self.learned_encode:
+            buffers = [dict(net.named_buffers()) for net in nets]
+            fixed = {name: torch.stack([buffer[name] for buffer in buffers]) for name in buffers[0]}
+            call = vmap(lambda p, b, r: functional_call(nets[0], (p, b), (r,)), in_dims=(0, 0, None if shared else 0))
+            return call(own, fixed, rows)
+        if self.one_encode:
+            encoded = nets[0].encode(rows if shared else flat(rows))
+            width = encoded.shape[-1]
+            encoded = encoded.expand(len(nets), -1, width) if shared else encoded.view(len(nets), -1, width)
+        else:
+            encoded = torch.stack([net.encode(rows if shared else part(rows, i)) for i, net in enumerate(nets)])
+        return self.scores_of(own, encoded)
+
+    def losses(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """The loss of each member, (P,)."""
+        count = scores.shape[0]
+        labels = labels if labels.dim() > 1 and labels.shape[0] == count else labels.expand(count, *labels.shape)
+        if self.plain:
+            smoothing = self.functions[0].label_smoothing
+            each = F.cross_entropy(
+                scores.flatten(0, 1), labels.flatten(0, 1), reduction="none", label_smoothing=smoothing
+            )
+            return each.view(count, -1).mean(1)
+        return torch.stack([function(s, y) for function, s, y in zip(self.functions, scores, labels, strict=True)])
+
+    def training_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> Tensor:
+        rows, labels = batch
+        losses = self.losses(self(rows, range(len(self.alive))), labels)
+        num = (rows[0] if isinstance(rows, tuple) else rows).shape[-2]
+        self.sums = self.sums + losses.detach() * num
+        self.num_rows += num
+        return losses.sum()
+
+    def on_train_epoch_end(self) -> None:
+        means = (self.sums / self.num_rows).tolist()
+        self.sums, self.num_rows = 0.0, 0
+        measured = self.measure(means)
+        stopped = []
+        for place, i in enumerate(self.alive):
+            values = {"train/loss": means[place], **measured[place]}
+            if self.members[i].epoch_ended(values, self.weights(place), self.trainer.global_step):
+                stopped.append(place)
+        if isinstance(self.rates, Rates) and self.rates_interval == "epoch":
+            self.rates.step([m[self.monitor] for m in measured] if self.monitor else None)
+            self.rates.apply(self.optimizer)
+        if stopped:
+            self.drop(stopped)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if isinstance(self.rates, Rates) and self.rates_interval == "step":
+            self.rates.step()
+            self.rates.apply(self.optimizer)
+
+    @torch.no_grad()
+    def measure(self, means: list[float]) -> list[dict[str, float]]:
+        """Validation loss and metrics of each member that goes on; nothing of one whose training loss is not finite."""
+        for i in self.alive:
+            self.classifier(i).eval()
+        loaders = [self.tables[i].batches("val") for i in self.alive]
+        if all(same_order(loaders[0], other) for other in loaders):
+            for rows, labels in loaders[0]:
+                for i, scores in zip(self.alive, self(self.converted(rows), range(len(self.alive))), strict=True):
+                    self.classifier(i).measures.update(scores, labels.to(self.device))
+        else:
+            for place, (i, loader) in enumerate(zip(self.alive, loaders, strict=True)):
+                for rows, labels in loader:
+                    scores = self(self.converted(rows), [place])[0]
+                    self.classifier(i).measures.update(scores, labels.to(self.device))
+        found = [self.classifier(i).measures.compute("val") for i in self.alive]
+        return [{name: value.item() for name, value in values.items()} for values in found]
+
+    def converted(self, rows: Any) -> Any:
+        """On the device, and numbers in the precision that is trained in."""
+        numbers, *codes = rows if isinstance(rows, tuple) else (rows,)
+        numbers = numbers.to(self.device, self.stacked[0].dtype)
+        return (numbers, codes[0].to(self.device)) if codes else numbers
+
+    def weights(self, place: int) -> dict[str, Tensor]:
+        return {
+            f"net.{name}": value[place].detach().cpu().clone()
+            for name, value in zip(self.names, self.stacked, strict=True)
+        }
+
+    def drop(self, places: list[int]) -> None:
+        """Shrinks the stack, so that a member that has stopped costs nothing more."""
+        kept = [place for place in range(len(self.alive)) if place not in places]
+        self.alive = self.stack.alive = [self.alive[place] for place in kept]
+        if not kept:
+            self.trainer.should_stop = True
+            return
+        self.look()
+        index = torch.tensor(kept, device=self.device)
+        for parameter in self.stacked:
+            parameter.data, parameter.grad = parameter.data[index], None
+        self.optimizer.keep(index)
+        if isinstance(self.rates, Rates):
+            self.rates.schedules = [self.rates.schedules[place] for place in kept]
+
+    def configure_optimizers(self) -> StackedOptimizer:
+        classifiers = [member.classifier for member in self.members]
+        schedule = classifiers[0].schedule
+        self.optimizer = StackedOptimizer(list(self.stacked), [c.optimizer for c in classifiers])
+        self.rates = Rates(classifiers, int(self.trainer.estimated_stepping_batches)) if schedule else None
+        self.rates_interval, self.monitor = (schedule.interval, schedule.monitor) if schedule else ("", None)
+        if self.rates:
+            self.rates.apply(self.optimizer)
+        return self.optimizer
+
+
+def part(rows: Any, i: int) -> Any:
+    return tuple(each[i] for each in rows) if isinstance(rows, tuple) else rows[i]
+
+
+def flat(rows: Any) -> Any:
+    return tuple(part.flatten(0, 1) for part in rows) if isinstance(rows, tuple) else rows.flatten(0, 1)
+
+
+def same_encode(one: Any, other: Any) -> bool:
+    return one is other or (
+        torch.equal(one.mean, other.mean) and torch.equal(one.std, other.std) and one.num_codes == other.num_codes
+    )
+
+
+def train_population(configs: list[dict[str, Any]]) -> list[Member]:
+    """Trains runs whose configs `stackable` has put together; each member holds its own outcome, or its error."""
+    first = configs[0]
+    torch.set_num_threads(first["trainer"]["threads"])
+    tables: list[TabularData] = []
+    known: dict[str, TabularData] = {}
+    for config in configs:
+        key = json.dumps({name: value for name, value in config["data"].items() if name != "seed"})
+        if key not in known:
+            known[key] = build.data(config)
+        table = copy.copy(known[key])
+        table.seed = config["data"]["seed"]
+        tables.append(table)
+    members = []
+    for config, table in zip(configs, tables, strict=True):
+        assert table.schema
+        lightning.seed_everything(config["seed"], verbose=False)  # the weights that the run alone would start from
+        node = config["callbacks"].get("early_stopping")
+        patience = EarlyStopping(**{key: value for key, value in node.items() if key != "_target_"}) if node else None
+        members.append(Member(config, build.classifier(config, table.schema), patience))
+    population = Population(members, tables)
+    quiet = {**first, "callbacks": {}, "logger": {}}
+    quiet["trainer"] = {**first["trainer"], "enable_checkpointing": False}
+    trainer = build.trainer(quiet, saved={})
+    trainer.fit(population)
+    for member, table in zip(members, tables, strict=True):
+        if member.error is None:
+            write(member, table)
+    return members
+
+
+def write(member: Member, table: TabularData) -> None:
+    """The folder that a run of its own would have: checkpoints, log, record and metrics."""
+    assert table.schema
+    folder = Path(member.config["folder"])
+    identity = record(table)
+    for name, weights in member.weights.items():
+        epochs = member.best_epoch if name == "best" else member.epochs - 1
+        content = {"state_dict": weights, "config": member.config, "schema": table.schema.plain(), "record": identity}
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        torch.save(content | {"epoch": epochs, "global_step": member.steps}, folder / "checkpoints" / f"{name}.ckpt")
+    logger = CSVLogger(folder, name="", version="log")
+    for row in member.log:
+        logger.log_metrics({k: v for k, v in row.items() if k != "step"}, step=int(row["step"]))
+    logger.save()
+    write_json(folder / "run.json", identity | {"epochs": member.epochs, "steps": member.steps})
+    write_json(folder / "metrics.json", member.metrics)
+
+
+MOST_STACKED = 256  # members, where sweep.max_stack does not say
+
+STACKED = {  # keys in which the members of a stack may differ
+    *("folder", "seed", "data.seed", "data.fold", "optimizer.lr", "optimizer.weight_decay"),
+    *("loss.label_smoothing", "loss.class_weights", "scheduler.make.max_lr"),
+}
+OPTIMIZERS = {f"torch.optim.{name}" for name in ("SGD", "Adam", "AdamW", "RMSprop")}
+
+
+def stackable(config: dict[str, Any]) -> str | None:
+    """What the configs of a stack have in common, as text; None for a run that has to train alone."""
+    trainer, callbacks = config["trainer"], {name: node for name, node in config["callbacks"].items() if node}
+    alone = (
+        config["resume"]
+        or config["optimizer"]["_target_"] not in OPTIMIZERS
+        or config["model"].get("dropout")  # its random numbers would not be those of the run alone
+        or set(callbacks) - {"checkpoints", "early_stopping", "gradient_norms"}
+        or callbacks.get("gradient_norms", {}).get("every_n_steps")
+        or {name for name, node in config["logger"].items() if node} != {"csv"}
+        or (trainer["devices"], trainer["num_nodes"], trainer["strategy"]) != (1, 1, "auto")
+        or trainer["precision"] not in ("32-true", "64-true")
+        or trainer["accumulate_grad_batches"] != 1
+        or trainer["gradient_clip_val"]
+        or trainer["profiler"]
+        or trainer["limit_val_batches"] != 1.0
+        or (wide(config) and not torch.cuda.is_available())
+    )
+
+    def common(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+        return {
+            key: common(value, f"{prefix}{key}.") if isinstance(value, dict) else value
+            for key, value in node.items()
+            if f"{prefix}{key}" not in STACKED
+        }
+
+    shared = common({key: value for key, value in config.items() if key not in ("logger", "sweep")})
+    shared["callbacks"] = {name: node for name, node in shared["callbacks"].items() if name != "checkpoints"}
+    return None if alone else json.dumps(shared, sort_keys=True)
+
+
+def wide(config: dict[str, Any]) -> bool:
+    """Whether a step is work enough to keep a CPU busy, so that a stack would gain nothing."""
+    widths = config["model"].get("hidden", [])
+    return config["data"]["batch_size"] * sum(a * b for a, b in pairwise(widths)) > 2**25
+
+
+def stacks(configs: dict[int, dict[str, Any]], max_stack: int | None) -> list[list[int]]:
+    """The numbers of the jobs that train as one, and of those that train alone, in the order of their first."""
+    plan: dict[str, list[list[int]]] = {}
+    for number, config in configs.items():
+        key = stackable(config) or f"alone {number}"
+        groups = plan.setdefault(key, [[]])
+        if len(groups[-1]) >= (max_stack or MOST_STACKED):
+            groups.append([])
+        groups[-1].append(number)
+    return sorted(group for groups in plan.values() for group in groups)

@@ -1,0 +1,14 @@
+"""Where Hydra looks for launchers; what this one does is in sweep/launcher.py."""
+
+from hydra.core.config_store import ConfigStore
+
+from classify.sweep.launcher import Launcher
+
+
+class VectorizedLauncher(Launcher):
+    """The default launcher of a multirun: equal networks are trained as one."""
+
+
+ConfigStore.instance().store(
+    group="hydra/launcher", name="vectorized", node={"_target_": f"{__name__}.VectorizedLauncher"}, provider=__name__
+)
