@@ -72,6 +72,26 @@ def test_members_with_categories_and_batches_of_their_own(tmp_path: Path) -> Non
             assert all((one[key] - other[key]).norm() <= 1e-9 * other[key].norm() for key in one), name
 
 
+def test_folds_of_different_sizes_and_a_member_that_cannot_be_built(tmp_path: Path) -> None:
+    words = ["data=iris", "data.num_folds=7", "trainer.max_epochs=2", "trainer.precision=64-true", "test=false"]
+    jobs = [[*words, f"data.fold={fold}"] for fold in (0, 6, 7)]  # 120 rows in 7 folds; there is no fold 7
+    members = train_population([configure(tmp_path / f"stacked{i}", *job) for i, job in enumerate(jobs)])
+    assert "fold from 0 to 6" in str(members[2].error)
+    for i, job in enumerate(jobs[:2]):
+        metrics = train(configure(tmp_path / f"alone{i}", *job))
+        assert members[i].metrics == pytest.approx(metrics, abs=1e-6)
+
+
+def test_soft_labels_in_batches_as_long_as_the_stack(tmp_path: Path) -> None:
+    share = np.random.default_rng(0).random(40)
+    pl.DataFrame({"x": share, "no": 1 - share, "yes": share}).write_parquet(tmp_path / "table.parquet")
+    words = ["data=parquet", f"data.path={tmp_path / 'table.parquet'}", "data.target=[no,yes]", "data.batch_size=3"]
+    words += ["trainer.max_epochs=2", "trainer.precision=64-true", "test=false"]
+    members = train_population([configure(tmp_path / f"stacked{i}", *words, *job) for i, job in enumerate(RATES)])
+    for i, job in enumerate(RATES):
+        assert members[i].metrics == pytest.approx(train(configure(tmp_path / f"alone{i}", *words, *job)), abs=1e-6)
+
+
 def test_in_float32_the_metrics_agree(tmp_path: Path) -> None:
     configs = [configure(tmp_path / f"stacked{i}", *job) for i, job in enumerate(RATES)]
     members = train_population(configs)

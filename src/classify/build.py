@@ -128,7 +128,7 @@ def classifier(config: Config, schema: Schema) -> Classifier:
 
 
 def better(config: Mapping[str, Any]) -> str:
-    """ "min" or "max": what is better for the monitored metric."""
+    """What is better for the monitored metric: min or max."""
     from hydra.utils import get_class
 
     if config["mode"] != "auto":

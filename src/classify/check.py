@@ -99,9 +99,10 @@ def claim(folder: Path, mark: Callable[[Path], None]) -> None:
 
 
 def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
-    """`choices` are those that were made of each config group.
+    """Raises ValueError for a value whose type differs from the one it overrides, or that is out of its range.
 
-    Raises ValueError for a value whose type differs from the one it overrides, or that is out of its range."""
+    choices: those that were made of each config group.
+    """
     groups = [
         group for group in choices if choices[group] and group not in ("experiment", "debug") and "/" not in group
     ]

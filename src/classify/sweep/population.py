@@ -180,8 +180,12 @@ def same_order(one: Batches, other: Batches) -> bool:
 class Member:
     """What is kept of one run: its log, its best weights, whether and why it ended."""
 
-    def __init__(self, config: dict[str, Any], classifier: Classifier, patience: EarlyStopping | None) -> None:
-        self.config, self.classifier, self.patience = config, classifier, patience
+    classifier: Classifier
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        node = config["callbacks"].get("early_stopping")
+        self.patience = EarlyStopping(**{k: v for k, v in node.items() if k != "_target_"}) if node else None
+        self.config = config
         self.sign = -1 if config["mode"] == "min" else 1
         self.best, self.best_epoch, self.epochs, self.steps = math.nan, -1, 0, 0
         self.metrics: dict[str, float] = {}
@@ -263,10 +267,10 @@ class Population(lightning.LightningModule):
             encoded = torch.stack([net.encode(rows if shared else part(rows, i)) for i, net in enumerate(nets)])
         return self.scores_of(own, encoded)
 
-    def losses(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """The loss of each member, (P,)."""
+    def losses(self, scores: Tensor, labels: Tensor, shared: bool) -> Tensor:
+        """The loss of each member, (P,); labels are (rows, ...) when all share them, else (P, rows, ...)."""
         count = scores.shape[0]
-        labels = labels if labels.dim() > 1 and labels.shape[0] == count else labels.expand(count, *labels.shape)
+        labels = labels.expand(count, *labels.shape) if shared else labels
         if self.plain:
             smoothing = self.functions[0].label_smoothing
             each = F.cross_entropy(
@@ -277,8 +281,9 @@ class Population(lightning.LightningModule):
 
     def training_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> Tensor:
         rows, labels = batch
-        losses = self.losses(self(rows, range(len(self.alive))), labels)
-        num = (rows[0] if isinstance(rows, tuple) else rows).shape[-2]
+        numbers = rows[0] if isinstance(rows, tuple) else rows
+        losses = self.losses(self(rows, range(len(self.alive))), labels, shared=numbers.dim() == 2)
+        num = numbers.shape[-2]
         self.sums = self.sums + losses.detach() * num
         self.num_rows += num
         return losses.sum()
@@ -293,7 +298,7 @@ class Population(lightning.LightningModule):
             if self.members[i].epoch_ended(values, self.weights(place), self.trainer.global_step):
                 stopped.append(place)
         if isinstance(self.rates, Rates) and self.rates_interval == "epoch":
-            self.rates.step([m[self.monitor] for m in measured] if self.monitor else None)
+            self.rates.step([m.get(self.monitor, math.nan) for m in measured] if self.monitor else None)
             self.rates.apply(self.optimizer)
         if stopped:
             self.drop(stopped)
@@ -318,8 +323,11 @@ class Population(lightning.LightningModule):
                 for rows, labels in loader:
                     scores = self(self.converted(rows), [place])[0]
                     self.classifier(i).measures.update(scores, labels.to(self.device))
-        found = [self.classifier(i).measures.compute("val") for i in self.alive]
-        return [{name: value.item() for name, value in values.items()} for values in found]
+        found = []
+        for i, mean in zip(self.alive, means, strict=True):
+            measures = self.classifier(i).measures
+            found.append({k: v.item() for k, v in measures.compute("val").items()} if math.isfinite(mean) else {})
+        return found
 
     def converted(self, rows: Any) -> Any:
         """On the device, and numbers in the precision that is trained in."""
@@ -375,33 +383,46 @@ def same_encode(one: Any, other: Any) -> bool:
 
 def train_population(configs: list[dict[str, Any]]) -> list[Member]:
     """Trains runs whose configs `stackable` has put together; each member holds its own outcome, or its error."""
-    first = configs[0]
-    torch.set_num_threads(first["trainer"]["threads"])
-    tables: list[TabularData] = []
+    torch.set_num_threads(configs[0]["trainer"]["threads"])
+    members: list[Member] = []
+    alike: dict[Any, list[tuple[Member, TabularData]]] = {}
     known: dict[str, TabularData] = {}
     for config in configs:
-        key = json.dumps({name: value for name, value in config["data"].items() if name != "seed"})
-        if key not in known:
-            known[key] = build.data(config)
-        table = copy.copy(known[key])
-        table.seed = config["data"]["seed"]
-        tables.append(table)
-    members = []
-    for config, table in zip(configs, tables, strict=True):
-        assert table.schema
-        lightning.seed_everything(config["seed"], verbose=False)  # the weights that the run alone would start from
-        node = config["callbacks"].get("early_stopping")
-        patience = EarlyStopping(**{key: value for key, value in node.items() if key != "_target_"}) if node else None
-        members.append(Member(config, build.classifier(config, table.schema), patience))
-    population = Population(members, tables)
-    quiet = {**first, "callbacks": {}, "logger": {}}
-    quiet["trainer"] = {**first["trainer"], "enable_checkpointing": False}
-    trainer = build.trainer(quiet, saved={})
-    trainer.fit(population)
-    for member, table in zip(members, tables, strict=True):
-        if member.error is None:
-            write(member, table)
+        members.append(member := Member(config))
+        try:
+            table = table_of(config, known)
+            assert table.schema
+            lightning.seed_everything(config["seed"], verbose=False)  # the weights that the run alone would start from
+            member.classifier = build.classifier(config, table.schema)
+        except ValueError as error:  # this one's alone
+            member.error = error
+            continue
+        shapes = tuple(parameter.shape for parameter in member.classifier.net.parameters())
+        alike.setdefault((shapes, len(table.index["train"])), []).append((member, table))  # folds may differ in these
+    for group in alike.values():
+        population = Population([member for member, _ in group], [table for _, table in group])
+        quiet = {**configs[0], "callbacks": {}, "logger": {}}
+        quiet["trainer"] = {**configs[0]["trainer"], "enable_checkpointing": False}
+        try:
+            build.trainer(quiet, saved={}).fit(population)
+        except SystemExit:  # Lightning's answer to Ctrl-C
+            raise KeyboardInterrupt(
+                "what has finished is kept, and the same command with its folder= goes on"
+            ) from None
+        for member, table in group:
+            if member.error is None:
+                write(member, table)
     return members
+
+
+def table_of(config: dict[str, Any], known: dict[str, TabularData]) -> TabularData:
+    """The data of a run; those that differ in the order of batches alone share one table in memory."""
+    key = json.dumps({name: value for name, value in config["data"].items() if name != "seed"})
+    if key not in known:
+        known[key] = build.data(config)
+    table = copy.copy(known[key])
+    table.seed = config["data"]["seed"]
+    return table
 
 
 def write(member: Member, table: TabularData) -> None:
