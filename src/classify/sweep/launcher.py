@@ -37,7 +37,8 @@ class Launcher(BasicLauncher):
         except BaseException:
             release(folder)
             raise
-        from classify.sweep.population import Member, stacks, train_population
+        from classify.sweep.plan import stacks
+        from classify.sweep.population import Member, train_population
         from classify.sweep.summary import summarise
 
         configs = {number: self._resolved(cfg, folder / str(number)) for number, cfg in composed.items()}
