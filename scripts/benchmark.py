@@ -1,6 +1,7 @@
 """Measure; each figure is a ratio taken in this one run, the median of several.
 
 python scripts/benchmark.py tables    # reading, encoding and predicting 1,000,000 rows of 28 numbers
+python scripts/benchmark.py sweep     # learning rates trained as one network, beside one run and scikit-learn
 """
 
 import argparse
@@ -10,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,9 +113,71 @@ def tables() -> None:
     print(f"  predicted and written, imports and all: {ROWS / statistics.median(seconds):,.0f} rows/s")
 
 
+NETS = {  # columns, hidden widths, batch size
+    "SEED 16-8-4-2, batch 32": (16, [8, 4], 32),
+    "MID 28-64-64-2, batch 256": (28, [64, 64], 256),
+}
+EPOCHS, TRAINING_ROWS = 8, 64_000
+
+
+def sweep() -> None:
+    import torch
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+    from sklearn.neural_network import MLPClassifier
+
+    from classify import build
+    from classify.data import take
+    from classify.errors import CONF
+    from classify.sweep.population import train_population
+    from classify.train import train
+
+    torch.set_num_threads(1)
+    print(f"{TRAINING_ROWS:,} training rows, {EPOCHS} epochs, SGD, one thread; time over that of one run")
+    for name, (columns, hidden, batch_size) in NETS.items():
+        with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(CONF), version_base="1.3"):
+
+            def config(i: int, settings: tuple = (columns, hidden, batch_size), folder: str = folder) -> dict:
+                words = [f"data.read.num_features={settings[0]}", f"model.hidden={settings[1]}", "data=clusters"]
+                words += [
+                    f"data.read.num_rows={TRAINING_ROWS * 5 // 3}",
+                    f"data.batch_size={settings[2]}",
+                    "test=false",
+                ]
+                words += [f"trainer.max_epochs={EPOCHS}", "callbacks.early_stopping=null", "mode=min", "head=softmax"]
+                words += [f"optimizer.lr={0.001 * 1.05**i}", f"folder={folder}/{time.monotonic_ns()}"]
+                return OmegaConf.to_container(compose("config", words), resolve=True)  # type: ignore[return-value]
+
+            def seconds(work: Callable[[], object]) -> float:
+                start = time.perf_counter()
+                work()
+                return time.perf_counter() - start
+
+            def fit_mlps(settings: dict) -> None:
+                data = build.data(settings)
+                rows, labels = take(data.rows, data.index["train"]), data.labels[data.index["train"]]
+                for _ in range(16):
+                    options = {"solver": "sgd", "learning_rate_init": 0.01, "momentum": 0.9, "tol": 0, "alpha": 0}
+                    hidden, batch = settings["model"]["hidden"], settings["data"]["batch_size"]
+                    mlp = MLPClassifier(hidden, batch_size=batch, max_iter=EPOCHS, n_iter_no_change=EPOCHS, **options)
+                    mlp.fit(rows.numpy(), labels.numpy())
+
+            one = statistics.median(seconds(lambda: train(config(0))) for _ in range(REPEATS))
+            stacked = {n: seconds(lambda n=n: train_population([config(i) for i in range(n)])) / one for n in (16, 64)}
+            alone = seconds(lambda: [train(config(i)) for i in range(16)]) / one
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # scikit-learn would train longer
+                mlps = seconds(lambda: fit_mlps(config(0))) / one
+            print(
+                f"{name}: one run {one:.1f} s; 16 rates as one {stacked[16]:.2f}; 64 as one {stacked[64]:.2f}; "
+                f"16 one after another {alone:.1f}; 16 MLPClassifiers {mlps:.1f}",
+                flush=True,
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["tables"], nargs="?")
+    parser.add_argument("what", choices=["tables", "sweep"], nargs="?")
     parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
     words = parser.parse_args()
     if words.work:

@@ -70,9 +70,10 @@ class Population(lightning.LightningModule):
         self.members, self.tables, self.alive = members, tables, list(range(len(members)))
         nets = [member.classifier.net for member in members]
         self.names = [name for name, _ in nets[0].named_parameters()]
-        values = [dict(net.named_parameters()) for net in nets]
-        stacked = [torch.stack([v[name].detach() for v in values]) for name in self.names]
-        self.stacked = nn.ParameterList([nn.Parameter(tensor) for tensor in stacked])
+        of_each = [dict(net.named_parameters()) for net in nets]
+        stacked = [torch.stack([own[name].detach() for own in of_each]) for name in self.names]
+        self.values = [nn.Parameter(tensor) for tensor in stacked]
+        self.stacked = nn.ParameterList(self.values)  # the same, registered; to iterate over it is slow
         self.classifiers = nn.ModuleList([member.classifier for member in members]).requires_grad_(False)
         self.scores_of = forward_stacked(nets[0])
         self.stack = Stack(tables, lambda: self.trainer.current_epoch)
@@ -103,7 +104,7 @@ class Population(lightning.LightningModule):
         """
         whole = len(places) == len(self.alive)
         nets = self.nets if whole else [self.nets[place] for place in places]
-        own = {name: v if whole else v[list(places)] for name, v in zip(self.names, self.stacked, strict=True)}
+        own = {name: v if whole else v[list(places)] for name, v in zip(self.names, self.values, strict=True)}
         shared = (rows[0] if isinstance(rows, tuple) else rows).dim() == 2
         if self.learned_encode:
             buffers = [dict(net.named_buffers()) for net in nets]
@@ -183,13 +184,13 @@ class Population(lightning.LightningModule):
     def converted(self, rows: Any) -> Any:
         """On the device, and numbers in the precision that is trained in."""
         numbers, *codes = rows if isinstance(rows, tuple) else (rows,)
-        numbers = numbers.to(self.device, self.stacked[0].dtype)
+        numbers = numbers.to(self.device, self.values[0].dtype)
         return (numbers, codes[0].to(self.device)) if codes else numbers
 
     def weights(self, place: int) -> dict[str, Tensor]:
         return {
             f"net.{name}": value[place].detach().cpu().clone()
-            for name, value in zip(self.names, self.stacked, strict=True)
+            for name, value in zip(self.names, self.values, strict=True)
         }
 
     def drop(self, places: list[int]) -> None:
@@ -201,7 +202,7 @@ class Population(lightning.LightningModule):
             return
         self.look()
         index = torch.tensor(kept, device=self.device)
-        for parameter in self.stacked:
+        for parameter in self.values:
             parameter.data, parameter.grad = parameter.data[index], None
         self.optimizer.keep(index)
         if isinstance(self.rates, Rates):
@@ -210,7 +211,7 @@ class Population(lightning.LightningModule):
     def configure_optimizers(self) -> StackedOptimizer:
         classifiers = [member.classifier for member in self.members]
         schedule = classifiers[0].schedule
-        self.optimizer = StackedOptimizer(list(self.stacked), [c.optimizer for c in classifiers])
+        self.optimizer = StackedOptimizer(self.values, [c.optimizer for c in classifiers])
         self.rates = Rates(classifiers, int(self.trainer.estimated_stepping_batches)) if schedule else None
         self.rates_interval, self.monitor = (schedule.interval, schedule.monitor) if schedule else ("", None)
         if self.rates:
