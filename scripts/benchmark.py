@@ -129,7 +129,7 @@ def sweep() -> None:
     from classify import build
     from classify.data import take
     from classify.errors import CONF
-    from classify.sweep.population import train_population
+    from classify.sweep.training import train_population
     from classify.train import train
 
     torch.set_num_threads(1)

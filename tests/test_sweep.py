@@ -15,7 +15,7 @@ from hydra.test_utils.launcher_common_tests import BatchedSweeperTestSuite, Inte
 
 from classify.run import Run
 from classify.sweep.plan import stackable, stacks
-from classify.sweep.population import train_population
+from classify.sweep.training import train_population
 from classify.train import main, train
 
 RATES = [["optimizer.lr=0.01"], ["optimizer.lr=0.05"], ["optimizer.lr=0.2"]]

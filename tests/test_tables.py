@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from classify import build, evaluate, export, load, predict, tables
+from classify import build, csv_file, evaluate, export, load, onnx_file, predict, tables
 from classify.columns import FIRST_CODE, MISSING, UNSEEN, Category, Columns, Number
 from classify.data import take
 from classify.run import Run
@@ -428,7 +428,7 @@ def test_export_is_the_checkpoint(run: Run, kind: str) -> None:
         session = onnxruntime.InferenceSession(file)
         for rows in (1, 7, 400):  # a dynamic batch
             new = churn(rows, seed=2).with_columns(plan=pl.lit("never seen"))
-            found = session.run(None, export.raw_inputs(run.schema, new))[0]
+            found = session.run(None, onnx_file.raw_inputs(run.schema, new))[0]
             np.testing.assert_allclose(found, load(run.folder).predict_proba(new), atol=1e-5)
 
 
@@ -505,7 +505,7 @@ def test_integers_that_turn_to_fractions_are_numbers_all_the_same(tmp_path: Path
 
 
 def test_quoted_lines_blank_lines_and_a_mark_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "BLOCK_BYTES", 64)  # cuts within rows, and within quotes
+    monkeypatch.setattr(csv_file, "BLOCK_BYTES", 64)  # cuts within rows, and within quotes
     texts = ["two\nlines", 'a "quote"', "plain, with a comma", "end\r\n"] * 20
     frame = pl.DataFrame({"text": texts, "x": range(80), "y": ["a", "b"] * 40})
     (tmp_path / "table.csv").write_bytes(b"\xef\xbb\xbf" + frame.write_csv().encode() + b"\n\n")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
+
+from classify.values import as_float64, as_text
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,11 @@ class Number:
     indicator: bool = False
     kind: str = "Float64"  # of polars
 
+    @property
+    def label(self) -> str:
+        """What an exported model calls it."""
+        return self.name
+
     def read(self, column: pl.Series, first_row: int) -> np.ndarray:
         """The values in float32, (rows,); missing and infinite ones are NaN."""
         if column.dtype == pl.Float32 and not self.offset:
@@ -82,6 +87,11 @@ class Category:
     embedded: bool
     kind: str = "String"  # of polars
     part: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What an exported model calls it: its name, or name.part of a date."""
+        return f"{self.name}.{self.part}" if self.part else self.name
 
     @property
     def codes(self) -> dict[str, int]:
@@ -147,56 +157,3 @@ def category(column: pl.Series, columns: Columns, part: str | None = None) -> Ca
         log.warning("column %s is embedded: its training rows hold %d values", column.name, len(values))
     kind = pl.String() if column.dtype in (pl.Categorical, pl.Enum) else column.dtype
     return Category(column.name, values, (text == "").any(), embedded, str(kind.base_type()), part)
-
-
-def typed(column: pl.Series, kind: str, first_row: int) -> pl.Series:
-    """Texts as the dates or booleans that training saw."""
-    if column.dtype != pl.String or kind not in ("Date", "Datetime", "Boolean"):
-        return column
-    if kind == "Boolean":
-        found = column.str.to_lowercase().replace_strict({"true": True, "false": False}, default=None)
-    else:
-        found = column.str.to_datetime(strict=False)
-    if (wrong := found.is_null() & column.is_not_null()).any():
-        row = int(wrong.arg_max() or 0)
-        raise ValueError(f"column {column.name}, row {first_row + row}: {column[row]!r} is not a {kind.lower()}")
-    return found
-
-
-def as_float64(column: pl.Series, first_row: int) -> np.ndarray:
-    """A new array; dates are seconds since 1970, missing values NaN. ValueError: a text that is no number."""
-    if column.dtype in (pl.Date, pl.Datetime):
-        return column.cast(pl.Datetime("us")).dt.timestamp("us").cast(pl.Float64).to_numpy(writable=True) / 1e6
-    try:
-        values = column.cast(pl.Float64, strict=False)
-    except pl.exceptions.PolarsError:
-        raise ValueError(f"column {column.name} holds {column.dtype}, not numbers") from None
-    if values.null_count() > column.null_count():
-        row = int((values.is_null() & column.is_not_null()).arg_max() or 0)
-        raise ValueError(f"column {column.name}, row {first_row + row}: {column[row]!r} is not a number")
-    return values.to_numpy(writable=True)
-
-
-def as_text(column: pl.Series, part: str | None) -> pl.Series:
-    """Text, "" where a value is missing; `part` of a date, such as its month, as a number in text."""
-    if part is not None:
-        column = getattr(column.dt, part)()
-    return column.cast(pl.String).fill_null("")
-
-
-def as_class(value: Any) -> str:
-    """The name of a class: 1.0 is 1, and True is true as in a file."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value)
-
-
-def known(frame: pl.DataFrame, names: Iterable[str]) -> None:
-    """Raises ValueError for a column that the table does not have."""
-    for name in names:
-        if name not in frame.columns:
-            close = difflib.get_close_matches(name, frame.columns, 1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            raise ValueError(f"there is no column {name}{hint}: there are {', '.join(frame.columns[:20])}")

@@ -15,9 +15,10 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from classify.columns import Columns, as_class, known
+from classify.columns import Columns
 from classify.schema import Rows, Schema
 from classify.split import Split
+from classify.values import as_class, known
 
 log = logging.getLogger(__name__)
 

@@ -62,51 +62,6 @@ def measure(labels: np.ndarray, probabilities: np.ndarray, predictions: np.ndarr
     }
 
 
-def baselines(data: TabularData) -> dict[str, Any]:
-    """Fitted on the run's training rows: by name, a function from rows to probabilities."""
-    import numpy as np
-    from scipy.sparse import csr_array, hstack
-    from sklearn.dummy import DummyClassifier
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import OneHotEncoder
-
-    from classify.data import take
-    from classify.nets import Encode
-
-    assert data.schema
-    schema, encoder = data.schema, OneHotEncoder(handle_unknown="ignore")
-    indicators = [i for i, number in enumerate(schema.numbers) if number.indicator]
-    encode = Encode([n.mean for n in schema.numbers], [n.std or 1.0 for n in schema.numbers], indicators)
-
-    def features(rows: Any) -> Any:
-        numbers, codes = rows if isinstance(rows, tuple) else (rows, None)
-        dense = encode(numbers).double().numpy()
-        return dense if codes is None else hstack([csr_array(dense), encoder.transform(codes.numpy())]).tocsr()
-
-    training, labels = take(data.rows, data.index["train"]), hard(data.labels[data.index["train"]])
-    if isinstance(training, tuple):
-        encoder.fit(training[1].numpy())
-    fitted = {
-        "majority class": DummyClassifier(),
-        "logistic regression": make_pipeline(LogisticRegression(max_iter=1000)),
-    }
-    for model in fitted.values():
-        model.fit(features(training), labels)
-
-    def probabilities(model: Any, rows: Any) -> np.ndarray:
-        found = np.zeros((len(rows[0]) if isinstance(rows, tuple) else len(rows), schema.num_classes))
-        found[:, model.classes_] = model.predict_proba(features(rows))
-        return found
-
-    return {name: lambda rows, model=model: probabilities(model, rows) for name, model in fitted.items()}
-
-
-def hard(labels: Any) -> np.ndarray:
-    """Class indices, of labels that may be probabilities."""
-    return (labels if labels.dim() == 1 else labels.argmax(-1)).numpy()
-
-
 def fit_temperature(scores: Any, labels: Any) -> float:
     """The number to divide scores by that makes the log loss least (Guo et al., 2017, arXiv:1706.04599)."""
     from scipy.optimize import minimize_scalar
@@ -125,6 +80,7 @@ def evaluate(run: Run, table: str | None, threshold: float | None, calibrate: bo
     from sklearn import metrics
 
     from classify import heads
+    from classify.baselines import baselines, hard
     from classify.data import take
 
     torch.set_num_threads(run.record["threads"])

@@ -12,7 +12,8 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from classify.columns import FIRST_CODE, Category, Columns, Number, as_class, features, known, typed
+from classify.columns import FIRST_CODE, Category, Columns, Number, features
+from classify.values import as_class, known, typed
 
 log = logging.getLogger(__name__)
 

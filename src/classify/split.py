@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from classify.columns import known
+from classify.values import known
 
 NAMES = ("train", "val", "test")
 

@@ -7,6 +7,8 @@ python -m classify.train -m optimizer.lr=0.001,0.01,0.1
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +45,8 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     identity = record(data)
     trainer = build.trainer(config, saved={"config": config, "schema": data.schema.plain(), "record": identity})
 
-    try:
+    with said_on_interrupt(folder):
         trainer.fit(classifier, data, ckpt_path=resumed.path if resumed else None, weights_only=True)
-    except SystemExit:  # Lightning's answer to Ctrl-C
-        kept = (folder / "checkpoints" / "last.ckpt").exists()
-        raise KeyboardInterrupt(f"go on with resume={shown(folder)}" if kept else "nothing was kept") from None
     seen: dict[str, float] = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
     seen |= {name: value.item() for name, value in trainer.callback_metrics.items() if name == "train/loss"}
     best = folder / "checkpoints" / "best.ckpt"
@@ -61,6 +60,16 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     return metrics
+
+
+@contextmanager
+def said_on_interrupt(folder: Path) -> Iterator[None]:
+    """Turns SystemExit, Lightning's answer to Ctrl-C, into how to go on."""
+    try:
+        yield
+    except SystemExit:
+        kept = (folder / "checkpoints" / "last.ckpt").exists()
+        raise KeyboardInterrupt(f"go on with resume={shown(folder)}" if kept else "nothing was kept") from None
 
 
 def shown(folder: str | Path) -> str:

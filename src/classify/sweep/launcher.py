@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, run_job, setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -38,39 +39,21 @@ class Launcher(BasicLauncher):
             release(folder)
             raise
         from classify.sweep.plan import stacks
-        from classify.sweep.population import Member, train_population
         from classify.sweep.summary import summarise
 
         configs = {number: self._resolved(cfg, folder / str(number)) for number, cfg in composed.items()}
         finished = {number for number in jobs if (folder / str(number) / "metrics.json").exists()}
         waiting = {number: config for number, config in configs.items() if number not in finished}
         plan = stacks(waiting, self.config.sweep.max_stack)
-        log.info(
-            "%d jobs: %s%s",
-            len(jobs),
-            ", ".join(f"{len(stack)} as one" if len(stack) > 1 else "1 alone" for stack in plan) or "none to run",
-            f"; {len(finished)} finished before" if finished else "",
-        )
+        log.info("%d jobs: %s", len(jobs), described(plan, len(finished)))
         returns = {number: self._finished(composed[number], folder / str(number)) for number in finished}
         for stack in plan:
-            outcome: dict[int, Member] = {}
-
-            def train_stack(number: int, stack: list[int] = stack, outcome: dict = outcome) -> float:
-                if not outcome:  # the first job of a stack trains them all
-                    outcome |= zip(stack, train_population([configs[n] for n in stack]), strict=True)
-                if (error := outcome[number].error) is not None:
-                    raise error
-                return outcome[number].metrics[configs[number]["monitor"]]
-
+            task = self.task_function if len(stack) == 1 else together({number: configs[number] for number in stack})
             for number in stack:
-                task: Callable[[Any], Any] = (
-                    (lambda _, number=number: train_stack(number)) if len(stack) > 1 else self.task_function  # type: ignore[assignment, misc]
-                )
                 returns[number] = self._run(task, composed[number], folder / str(number))
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        results = [returns[number] for number in sorted(returns)]
         summarise(folder, {n: list(filter_overrides(o)) for n, o in jobs.items()}, configs, returns)
-        return results
+        return [returns[number] for number in sorted(returns)]
 
     def _compose(self, number: int, overrides: list[str]) -> DictConfig:
         assert self.hydra_context is not None
@@ -91,8 +74,9 @@ class Launcher(BasicLauncher):
         task = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
         return resolved(task, folder.absolute(), test=False)
 
-    def _run(self, task: Callable[[Any], Any], cfg: DictConfig, folder: Path) -> JobReturn:
+    def _run(self, task: Callable[[Any], Any] | None, cfg: DictConfig, folder: Path) -> JobReturn:
         assert self.hydra_context is not None
+        assert task is not None
         done = run_job(
             hydra_context=self.hydra_context,
             task_function=task,
@@ -111,3 +95,27 @@ class Launcher(BasicLauncher):
         return JobReturn(
             overrides=list(cfg.hydra.overrides.task), cfg=cfg, status=JobStatus.COMPLETED, _return_value=value
         )
+
+
+def described(plan: list[list[int]], num_finished: int) -> str:
+    """In words: 16 as one, 1 alone; 3 finished before."""
+    parts = [f"{len(stack)} as one" if len(stack) > 1 else "1 alone" for stack in plan]
+    return (", ".join(parts) or "none to run") + (f"; {num_finished} finished before" if num_finished else "")
+
+
+def together(configs: dict[int, dict[str, Any]]) -> Callable[[Any], float]:
+    """The task function of every job of a stack: the first that Hydra runs trains them all."""
+    from classify.sweep.member import Member
+    from classify.sweep.training import train_population
+
+    outcome: dict[int, Member] = {}
+
+    def task(_: Any) -> float:
+        number = HydraConfig.get().job.num
+        if not outcome:
+            outcome.update(zip(configs, train_population(list(configs.values())), strict=True))
+        if (error := outcome[number].error) is not None:
+            raise error
+        return outcome[number].metrics[configs[number]["monitor"]]
+
+    return task

@@ -6,60 +6,19 @@ gets the batches, the rates and the weights that its run alone would have.
 
 from __future__ import annotations
 
-import copy
-import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.callbacks import EarlyStopping
-from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from classify import build
 from classify.data import TabularData
-from classify.module import Classifier
-from classify.run import record, write_json
+from classify.sweep.member import Member
 from classify.sweep.stacked import Rates, Stack, StackedOptimizer, forward_stacked, same_order
-
-
-class Member:
-    """What is kept of one run: its log, its best weights, whether and why it ended."""
-
-    classifier: Classifier
-
-    def __init__(self, config: dict[str, Any]) -> None:
-        node = config["callbacks"].get("early_stopping")
-        self.patience = EarlyStopping(**{k: v for k, v in node.items() if k != "_target_"}) if node else None
-        self.config = config
-        self.sign = -1 if config["mode"] == "min" else 1
-        self.best, self.best_epoch, self.epochs, self.steps = math.nan, -1, 0, 0
-        self.metrics: dict[str, float] = {}
-        self.log: list[dict[str, float]] = []
-        self.weights: dict[str, dict[str, Tensor]] = {}  # of best and last
-        self.error: Exception | None = None
-
-    def epoch_ended(self, values: dict[str, float], weights: dict[str, Tensor], steps: int) -> bool:
-        """Notes an epoch; True when the member stops here."""
-        epoch = self.epochs
-        self.log.append({"epoch": epoch, "step": steps - 1} | values)
-        self.epochs, self.steps = epoch + 1, steps
-        if not math.isfinite(values["train/loss"]):
-            self.error = ValueError(f"the training loss is {values['train/loss']} in epoch {epoch}, by step {steps}")
-            return True
-        score = self.sign * values[self.config["monitor"]]
-        self.weights["last"] = weights
-        if score > self.best or math.isnan(self.best):
-            self.best, self.best_epoch, self.weights["best"] = score, epoch, self.weights["last"]
-            self.metrics = {name: value for name, value in values.items() if name.startswith("val/")}
-        if self.patience is None:
-            return False
-        return self.patience._evaluate_stopping_criteria(torch.tensor(values[self.config["monitor"]]))[0]
 
 
 class Population(lightning.LightningModule):
@@ -231,65 +190,3 @@ def same_encode(one: Any, other: Any) -> bool:
     return one is other or (
         torch.equal(one.mean, other.mean) and torch.equal(one.std, other.std) and one.num_codes == other.num_codes
     )
-
-
-def train_population(configs: list[dict[str, Any]]) -> list[Member]:
-    """Trains runs whose configs `stackable` has put together; each member holds its own outcome, or its error."""
-    torch.set_num_threads(configs[0]["trainer"]["threads"])
-    members: list[Member] = []
-    alike: dict[Any, list[tuple[Member, TabularData]]] = {}
-    known: dict[str, TabularData] = {}
-    for config in configs:
-        members.append(member := Member(config))
-        try:
-            table = table_of(config, known)
-            assert table.schema
-            lightning.seed_everything(config["seed"], verbose=False)  # the weights that the run alone would start from
-            member.classifier = build.classifier(config, table.schema)
-        except ValueError as error:  # this one's alone
-            member.error = error
-            continue
-        shapes = tuple(parameter.shape for parameter in member.classifier.net.parameters())
-        alike.setdefault((shapes, len(table.index["train"])), []).append((member, table))  # folds may differ in these
-    for group in alike.values():
-        population = Population([member for member, _ in group], [table for _, table in group])
-        quiet = {**configs[0], "callbacks": {}, "logger": {}}
-        quiet["trainer"] = {**configs[0]["trainer"], "enable_checkpointing": False}
-        try:
-            build.trainer(quiet, saved={}).fit(population)
-        except SystemExit:  # Lightning's answer to Ctrl-C
-            raise KeyboardInterrupt(
-                "what has finished is kept, and the same command with its folder= goes on"
-            ) from None
-        for member, table in group:
-            if member.error is None:
-                write(member, table)
-    return members
-
-
-def table_of(config: dict[str, Any], known: dict[str, TabularData]) -> TabularData:
-    """The data of a run; those that differ in the order of batches alone share one table in memory."""
-    key = json.dumps({name: value for name, value in config["data"].items() if name != "seed"})
-    if key not in known:
-        known[key] = build.data(config)
-    table = copy.copy(known[key])
-    table.seed = config["data"]["seed"]
-    return table
-
-
-def write(member: Member, table: TabularData) -> None:
-    """The folder that a run of its own would have: checkpoints, log, record and metrics."""
-    assert table.schema
-    folder = Path(member.config["folder"])
-    identity = record(table)
-    for name, weights in member.weights.items():
-        epochs = member.best_epoch if name == "best" else member.epochs - 1
-        content = {"state_dict": weights, "config": member.config, "schema": table.schema.plain(), "record": identity}
-        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        torch.save(content | {"epoch": epochs, "global_step": member.steps}, folder / "checkpoints" / f"{name}.ckpt")
-    logger = CSVLogger(folder, name="", version="log")
-    for row in member.log:
-        logger.log_metrics({k: v for k, v in row.items() if k != "step"}, step=int(row["step"]))
-    logger.save()
-    write_json(folder / "run.json", identity | {"epochs": member.epochs, "steps": member.steps})
-    write_json(folder / "metrics.json", member.metrics)

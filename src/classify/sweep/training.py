@@ -1,0 +1,59 @@
+"""Training: from the configs of a stack to its members' outcomes and folders."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import lightning
+import torch
+
+from classify import build
+from classify.data import TabularData
+from classify.sweep.member import Member, write
+from classify.sweep.population import Population
+
+
+def train_population(configs: list[dict[str, Any]]) -> list[Member]:
+    """Trains runs whose configs `stackable` has put together; each member holds its own outcome, or its error."""
+    torch.set_num_threads(configs[0]["trainer"]["threads"])
+    members: list[Member] = []
+    alike: dict[Any, list[tuple[Member, TabularData]]] = {}
+    known: dict[str, TabularData] = {}
+    for config in configs:
+        members.append(member := Member(config))
+        try:
+            table = table_of(config, known)
+            assert table.schema
+            lightning.seed_everything(config["seed"], verbose=False)  # the weights that the run alone would start from
+            member.classifier = build.classifier(config, table.schema)
+        except ValueError as error:  # this one's alone
+            member.error = error
+            continue
+        shapes = tuple(parameter.shape for parameter in member.classifier.net.parameters())
+        alike.setdefault((shapes, len(table.index["train"])), []).append((member, table))  # folds may differ in these
+    for group in alike.values():
+        population = Population([member for member, _ in group], [table for _, table in group])
+        quiet = {**configs[0], "callbacks": {}, "logger": {}}
+        quiet["trainer"] = {**configs[0]["trainer"], "enable_checkpointing": False}
+        try:
+            build.trainer(quiet, saved={}).fit(population)
+        except SystemExit:  # Lightning's answer to Ctrl-C
+            raise KeyboardInterrupt(
+                "what has finished is kept, and the same command with its folder= goes on"
+            ) from None
+        for member, table in group:
+            if member.error is None:
+                write(member, table)
+    return members
+
+
+def table_of(config: dict[str, Any], known: dict[str, TabularData]) -> TabularData:
+    """The data of a run; those that differ in the order of batches alone share one table in memory."""
+    key = json.dumps({name: value for name, value in config["data"].items() if name != "seed"})
+    if key not in known:
+        known[key] = build.data(config)
+    table = copy.copy(known[key])
+    table.seed = config["data"]["seed"]
+    return table

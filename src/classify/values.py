@@ -1,0 +1,74 @@
+"""Values: a column's values as dates, numbers, texts or names of classes."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+
+def typed(column: pl.Series, kind: str, first_row: int) -> pl.Series:
+    """Texts as the dates or booleans that training saw."""
+    if column.dtype != pl.String or kind not in ("Date", "Datetime", "Boolean"):
+        return column
+    if kind == "Boolean":
+        found = column.str.to_lowercase().replace_strict({"true": True, "false": False}, default=None)
+    else:
+        found = column.str.to_datetime(strict=False)
+    if (wrong := found.is_null() & column.is_not_null()).any():
+        row = int(wrong.arg_max() or 0)
+        raise ValueError(f"column {column.name}, row {first_row + row}: {column[row]!r} is not a {kind.lower()}")
+    return found
+
+
+def reads_as(column: pl.Series, kind: Any) -> pl.Series:
+    """Whether each text is a value of this polars type."""
+    if kind == pl.String:
+        return column.is_not_null()
+    if kind == pl.Boolean:
+        return column.is_in(["true", "false"])
+    if kind in (pl.Date, pl.Datetime):
+        return column.str.to_datetime(strict=False).is_not_null()
+    return column.cast(kind, strict=False).is_not_null()
+
+
+def as_float64(column: pl.Series, first_row: int) -> np.ndarray:
+    """A new array; dates are seconds since 1970, missing values NaN. ValueError: a text that is no number."""
+    if column.dtype in (pl.Date, pl.Datetime):
+        return column.cast(pl.Datetime("us")).dt.timestamp("us").cast(pl.Float64).to_numpy(writable=True) / 1e6
+    try:
+        values = column.cast(pl.Float64, strict=False)
+    except pl.exceptions.PolarsError:
+        raise ValueError(f"column {column.name} holds {column.dtype}, not numbers") from None
+    if values.null_count() > column.null_count():
+        row = int((values.is_null() & column.is_not_null()).arg_max() or 0)
+        raise ValueError(f"column {column.name}, row {first_row + row}: {column[row]!r} is not a number")
+    return values.to_numpy(writable=True)
+
+
+def as_text(column: pl.Series, part: str | None) -> pl.Series:
+    """Text, "" where a value is missing; `part` of a date, such as its month, as a number in text."""
+    if part is not None:
+        column = getattr(column.dt, part)()
+    return column.cast(pl.String).fill_null("")
+
+
+def as_class(value: Any) -> str:
+    """The name of a class: 1.0 is 1, and True is true as in a file."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value)
+
+
+def known(frame: pl.DataFrame, names: Iterable[str]) -> None:
+    """Raises ValueError for a column that the table does not have."""
+    for name in names:
+        if name not in frame.columns:
+            close = difflib.get_close_matches(name, frame.columns, 1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise ValueError(f"there is no column {name}{hint}: there are {', '.join(frame.columns[:20])}")
