@@ -33,8 +33,7 @@ def csv_batches(
 
     head: infer from so many rows the kinds that `kinds` does not say.
     """
-    separator = one_byte(separator)
-    names, first_row = header(path, separator), 1
+    names, first_row = header(path, separator := one_byte(separator)), 1
     types = {name: kinds.get(name, pl.String) for name in names}
     options: dict[str, Any] = {"separator": separator, "null_values": list(null_values), "has_header": False}
 

@@ -61,13 +61,11 @@ def export(run: Run, kind: str) -> tuple[Path, float]:
             found = torch.export.load(part).module()(rows).softmax(-1)
         difference = (found - expected).abs().max().item()
         if not difference <= TOLERANCE:
-            raise ValueError(
-                f"{file.name} differs from the checkpoint by {difference:g} on {len(frame)} rows: not written"
-            )
+            raise ValueError(f"{file.name} differs from the checkpoint by {difference:g}: it is not written")
         inputs = [{"name": f.label, **({"values": f.values} if hasattr(f, "values") else {})} for f in schema.features]
         about = {"inputs": inputs, "classes": schema.classes, "schema": schema.plain(), "checked_rows": len(frame)}
-        write_json(file.with_name(f"{file.name}.json"), about | {"largest_difference": difference})
         part.replace(file)
+        write_json(file.with_name(f"{file.name}.json"), about | {"largest_difference": difference})
     finally:
         part.unlink(missing_ok=True)
     return file, difference

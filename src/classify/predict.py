@@ -60,11 +60,11 @@ def predict(run: Run, table: str, threshold: float | None = None, temperature: f
             raise ValueError(f"{table}: {error}") from error
         first_row += num_rows
         probabilities = (classifier(rows) / temperature).softmax(-1)
-        columns = {f"probability_{name}": probabilities[:, i].numpy() for i, name in enumerate(schema.classes)}
-        names = pl.Series(schema.classes)[decide(probabilities, threshold).numpy()]
-        yield pl.DataFrame(
-            [*kept, *(pl.Series(name, values) for name, values in columns.items()), names.alias("prediction")]
-        )
+        shares = [
+            pl.Series(f"probability_{name}", probabilities[:, i].numpy()) for i, name in enumerate(schema.classes)
+        ]
+        names = pl.Series("prediction", schema.classes)[decide(probabilities, threshold).numpy()]
+        yield pl.DataFrame([*kept, *shares, names])
     if first_row == 1:
         raise ValueError(f"{table} has no rows to predict")
 
