@@ -60,9 +60,8 @@ def predict(run: Run, table: str, threshold: float | None = None, temperature: f
             raise ValueError(f"{table}: {error}") from error
         first_row += num_rows
         probabilities = (classifier(rows) / temperature).softmax(-1)
-        shares = [
-            pl.Series(f"probability_{name}", probabilities[:, i].numpy()) for i, name in enumerate(schema.classes)
-        ]
+        columns = zip(schema.classes, probabilities.T.numpy(), strict=True)
+        shares = [pl.Series(f"probability_{name}", values) for name, values in columns]
         names = pl.Series("prediction", schema.classes)[decide(probabilities, threshold).numpy()]
         yield pl.DataFrame([*kept, *shares, names])
     if first_row == 1:
