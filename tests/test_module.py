@@ -88,6 +88,40 @@ def test_gradient_norms_of_each_layer_are_logged_when_asked(tmp_path: Path) -> N
     assert float(first["grad_2.0_norm_total"]) == pytest.approx(sum(part**2 for part in parts) ** 0.5, rel=1e-3)
 
 
+@pytest.mark.parametrize("words", ["scheduler=one_cycle", "scheduler=reduce_on_plateau", "model.dropout=0.2"])
+def test_many_mini_batches_in_one_step_of_the_trainer_change_nothing(words: str, tmp_path: Path) -> None:
+    words = [words, "data=digits", "data.split.test_fraction=0.6", "trainer.max_epochs=3"]
+    outcomes, rates = [], []
+    for number in (1, 5, 64):
+        folder = tmp_path / str(number)
+        outcomes.append(train(configure(folder, *words, f"data.batches_per_step={number}")))
+        last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+        rates.append([last["optimizer_states"][0]["param_groups"][0]["lr"], last["global_step"], rows_of_log(folder)])
+        outcomes[-1] |= {name: value.tolist() for name, value in last["state_dict"].items()}
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+    assert rates[0] == rates[1] == rates[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "number"),
+    [
+        ([], 64),
+        (["data.batch_size=1000"], 16),
+        (["data.batch_size=20000"], 1),
+        (["trainer.gradient_clip_val=1.0"], 1),
+        (["debug=fast"], 1),
+        (["+trainer.max_steps=10"], 1),
+        (["callbacks.gradient_norms.every_n_steps=5"], 1),
+        (["callbacks.early_stopping=null"], 64),
+        (["+callbacks.rate={_target_: lightning.pytorch.callbacks.LearningRateMonitor}"], 1),
+        (["trainer=ddp"], 1),
+        (["data.batches_per_step=7"], 7),
+    ],
+)
+def test_the_trainer_is_handed_many_mini_batches_where_nothing_listens(words: list[str], number: int) -> None:
+    assert build.batches_per_step(configure("unused", *words)) == number
+
+
 def last_rate(config: dict[str, Any]) -> float:
     train(config)
     last = torch.load(Path(config["folder"]) / "checkpoints" / "last.ckpt", weights_only=True)

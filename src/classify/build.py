@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import partial
 from inspect import isfunction, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,17 @@ if TYPE_CHECKING:
     from classify.module import Classifier
 
 Config = dict[str, Any]  # the composed config, resolved, as plain values
+
+MOST_BATCHES, STEP_ROWS = 64, 2**14  # of what the Trainer is handed as one: its hooks become cheap, and it stays in cache
+PER_EPOCH = {"classify.callbacks.Checkpoints", "lightning.pytorch.callbacks.EarlyStopping"}  # when these listen
+PER_RUN = {  # arguments of the Trainer that have no part in a single step, and values of others that have none
+    *("_target_", "accelerator", "precision", "max_epochs", "threads", "limit_val_batches", "deterministic"),
+    *("num_sanity_val_steps", "enable_model_summary", "enable_progress_bar"),
+}
+UNWATCHED = {
+    **{"devices": 1, "num_nodes": 1, "strategy": "auto", "gradient_clip_val": None, "accumulate_grad_batches": 1},
+    **{"limit_train_batches": 1.0, "profiler": None, "log_every_n_steps": 0},
+}
 
 
 def resolved(cfg: DictConfig, folder: Path | str, test: bool) -> Config:
@@ -78,7 +90,8 @@ def data(config: Config, schema: Schema | None = None) -> TabularData:
     """The data, set up; with a finished run's schema the table is read as that run read it."""
     from hydra.utils import instantiate
 
-    table: TabularData = instantiate(config["data"], _convert_="all", _partial_=True)(schema=schema)
+    make = instantiate(config["data"], _convert_="all", _partial_=True)
+    table: TabularData = make(schema=schema, batches_per_step=batches_per_step(config))
     table.setup()
     return table
 
@@ -115,15 +128,34 @@ def classifier(config: Config, schema: Schema) -> Classifier:
     from hydra.utils import instantiate
 
     from classify.module import Classifier
+    from classify.quick import QuickClassifier
 
     optimizer = instantiate(config["optimizer"], _convert_="all")
     check_arguments("optimizer", optimizer.func, ([],), optimizer.keywords)
-    return Classifier(
+    quick = batches_per_step(config) > 1
+    make = partial(QuickClassifier, config["data"]["batch_size"]) if quick else Classifier
+    return make(
         net(config, schema),
         optimizer,
         instantiate(config["scheduler"], _convert_="all"),
         loss(config, schema),
         metrics(config, schema),
+    )
+
+
+def batches_per_step(config: Config) -> int:
+    """How many mini-batches the Trainer is handed as one: several where nothing listens in between."""
+    wanted, batch_size = config["data"]["batches_per_step"], config["data"]["batch_size"]
+    if wanted is not None:
+        return wanted
+    return 1 if watched(config) else max(1, min(MOST_BATCHES, STEP_ROWS // batch_size))
+
+
+def watched(config: Config) -> bool:
+    """Whether something has to see each mini-batch: a callback, a count of batches, another process, a profiler."""
+    listeners = {node["_target_"] for node in config["callbacks"].values() if node and node.get("every_n_steps") != 0}
+    return bool(listeners - PER_EPOCH) or any(
+        key not in PER_RUN and (key, value) not in UNWATCHED.items() for key, value in config["trainer"].items()
     )
 
 

@@ -25,6 +25,7 @@ RANGES = {  # key: (least, most); every number of a list must lie in it
     "data.seed": (0, 2**32 - 1),
     "data.split.seed": (0, 2**32 - 1),
     "data.batch_size": (1, math.inf),
+    "data.batches_per_step": (1, math.inf),
     "data.split.validation_fraction": (0.001, 0.999),
     "data.split.test_fraction": (0.001, 0.999),
     "model.hidden": (1, math.inf),

@@ -49,9 +49,14 @@ class Batches:
                 order = torch.cat([order, order[: -len(order) % self.num_processes]])
         return order[self.process :: self.num_processes]
 
-    def __len__(self) -> int:
+    @property
+    def num_rows(self) -> int:
+        """Of an epoch in this process."""
         repeated = self.num_processes - 1 if self.seed is not None else self.num_processes - 1 - self.process
-        return math.ceil((len(self.index) + repeated) // self.num_processes / self.batch_size)
+        return (len(self.index) + repeated) // self.num_processes
+
+    def __len__(self) -> int:
+        return math.ceil(self.num_rows / self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Rows, Tensor]]:
         for batch in self.order().split(self.batch_size):
@@ -67,6 +72,7 @@ class TabularData(lightning.LightningDataModule):
 
     target: the column of classes, or a list of columns that hold a probability for each class.
     id: columns that are no features and that predictions carry.
+    batches_per_step: mini-batches of batch_size rows that the Trainer is handed as one.
     After `setup`: schema (fitted on the training rows, unless a finished run's is given), rows and labels of the whole
     table, index (the row numbers of each part) and sha256 (of all that the net will see).
     """
@@ -85,6 +91,7 @@ class TabularData(lightning.LightningDataModule):
         batch_size: int = 32,
         seed: int | None = 0,
         schema: Schema | None = None,
+        batches_per_step: int = 1,
     ) -> None:
         super().__init__()
         self.path, self.read, self.columns, self.id = str(path), read, columns, columns_of(id)
@@ -96,12 +103,8 @@ class TabularData(lightning.LightningDataModule):
                 f"data.id={wrong[0]} is twice there, or a name that predictions have for columns of their own"
             )
         self.split = replace(split, num_folds=num_folds, fold=fold)
-        self.drop_missing_target, self.batch_size, self.seed, self.schema = (
-            drop_missing_target,
-            batch_size,
-            seed,
-            schema,
-        )
+        self.drop_missing_target, self.seed, self.schema = drop_missing_target, seed, schema
+        self.batch_size, self.batches_per_step = batch_size, batches_per_step
         self.index: dict[str, Tensor] = {}
 
     def setup(self, stage: str | None = None) -> None:
@@ -153,7 +156,7 @@ class TabularData(lightning.LightningDataModule):
         return batches
 
     def train_dataloader(self) -> Batches:
-        return self.batches("train", self.batch_size, self.seed)
+        return self.batches("train", self.batch_size * self.batches_per_step, self.seed)
 
     def val_dataloader(self) -> Batches:
         return self.batches("val")

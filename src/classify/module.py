@@ -106,11 +106,16 @@ class Classifier(lightning.LightningModule):
     def on_test_epoch_end(self) -> None:
         self.log_dict(self.measures.compute("test"), sync_dist=True)
 
+    @property
+    def num_steps(self) -> int:
+        """Of the optimizer in the whole run."""
+        return int(self.trainer.estimated_stepping_batches)
+
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.net.parameters())
         if self.schedule is None:
             return optimizer
-        total = {self.schedule.total: self.trainer.estimated_stepping_batches} if self.schedule.total else {}
+        total = {self.schedule.total: self.num_steps} if self.schedule.total else {}
         return {
             "optimizer": optimizer,
             "lr_scheduler": {

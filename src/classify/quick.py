@@ -1,0 +1,72 @@
+"""Quick: many mini-batches in one step of the Trainer, whose own hooks cost more than a small net's step.
+
+Used where nothing listens in between, see build.batches_per_step; the weights are the same to the last bit.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import lightning
+from torch import Tensor
+
+from classify.module import Classifier
+
+
+class Quick(lightning.LightningModule):
+    """The Trainer hands over many mini-batches as one; backward and the optimizer's steps still go through it."""
+
+    def __init__(self, batch_size: int, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.batch_size, self.automatic_optimization = batch_size, False
+
+    def training_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> None:
+        optimizer: Any = self.optimizers()
+        for rows, labels in mini_batches(*batch, self.batch_size):
+            optimizer.zero_grad()
+            self.manual_backward(self.mini_batch_loss(rows, labels))
+            optimizer.step()
+            self.mini_batch_ended()
+        # the step that Lightning's loggers write, which would count what was handed over
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step - 1
+
+    @property
+    def num_steps(self) -> int:
+        """Of the optimizer in the whole run."""
+        self.trainer.fit_loop.setup_data()
+        batches: Any = self.trainer.train_dataloader
+        return math.ceil(batches.num_rows / self.batch_size) * int(self.trainer.max_epochs or 1)
+
+    def mini_batch_loss(self, rows: Any, labels: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def mini_batch_ended(self) -> None:
+        """For what is stepped with the optimizer."""
+
+
+class QuickClassifier(Quick, Classifier):
+    def mini_batch_loss(self, rows: Any, labels: Tensor) -> Tensor:
+        return Classifier.training_step(self, (rows, labels), 0)
+
+    def mini_batch_ended(self) -> None:
+        if self.schedule and self.schedule.interval == "step":
+            self.trainer.lr_scheduler_configs[0].scheduler.step()
+
+    def on_train_epoch_end(self) -> None:
+        if self.schedule and self.schedule.interval == "epoch":
+            watched = [self.trainer.callback_metrics[self.schedule.monitor]] if self.schedule.monitor else []
+            self.trainer.lr_scheduler_configs[0].scheduler.step(*watched)
+
+    def configure_optimizers(self) -> Any:
+        made = super().configure_optimizers()
+        if self.schedule:
+            made["lr_scheduler"].pop("monitor")  # the Trainer steps none of them where backward is called by hand
+        return made
+
+
+def mini_batches(rows: Any, labels: Tensor, size: int) -> Iterator[tuple[Any, Tensor]]:
+    """Views of `size` rows; a stack of runs with rows of their own, (P, rows, ...), is cut along the second dimension."""
+    parts = rows if isinstance(rows, tuple) else (rows,)
+    dim = parts[0].dim() - 2
+    for *cut, some in zip(*(part.split(size, dim) for part in (*parts, labels)), strict=True):
+        yield (tuple(cut) if isinstance(rows, tuple) else cut[0]), some
