@@ -180,7 +180,7 @@ def test_imports_go_one_way() -> None:
         "sweep/plan": set(),
         "sweep/stacked": {"data", "module"},
         "sweep/member": {"data", "module", "run"},
-        "sweep/population": {"data", "sweep"},
+        "sweep/population": {"data", "quick", "sweep"},
         "sweep/training": {"build", "data", "sweep"},
         "sweep/summary": {"errors", "run"},
     }

@@ -10,22 +10,22 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import lightning
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from classify.data import TabularData
+from classify.quick import Quick
 from classify.sweep.member import Member
 from classify.sweep.stacked import Rates, Stack, StackedOptimizer, forward_stacked, same_order
 
 
-class Population(lightning.LightningModule):
+class Population(Quick):
     """Trains its members' nets as one; `members` hold the outcome when the Trainer is done."""
 
     def __init__(self, members: list[Member], tables: list[TabularData]) -> None:
-        super().__init__()
+        super().__init__(tables[0].batch_size)
         self.members, self.tables, self.alive = members, tables, list(range(len(members)))
         nets = [member.classifier.net for member in members]
         self.names = [name for name, _ in nets[0].named_parameters()]
@@ -90,8 +90,7 @@ class Population(lightning.LightningModule):
             return each.view(count, -1).mean(1)
         return torch.stack([function(s, y) for function, s, y in zip(self.functions, scores, labels, strict=True)])
 
-    def training_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> Tensor:
-        rows, labels = batch
+    def mini_batch_loss(self, rows: Any, labels: Tensor) -> Tensor:
         numbers = rows[0] if isinstance(rows, tuple) else rows
         losses = self.losses(self(rows, range(len(self.alive))), labels, shared=numbers.dim() == 2)
         num = numbers.shape[-2]
@@ -114,7 +113,7 @@ class Population(lightning.LightningModule):
         if stopped:
             self.drop(stopped)
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def mini_batch_ended(self) -> None:
         if isinstance(self.rates, Rates) and self.rates_interval == "step":
             self.rates.step()
             self.rates.apply(self.optimizer)
@@ -171,7 +170,7 @@ class Population(lightning.LightningModule):
         classifiers = [member.classifier for member in self.members]
         schedule = classifiers[0].schedule
         self.optimizer = StackedOptimizer(self.values, [c.optimizer for c in classifiers])
-        self.rates = Rates(classifiers, int(self.trainer.estimated_stepping_batches)) if schedule else None
+        self.rates = Rates(classifiers, self.num_steps) if schedule else None
         self.rates_interval, self.monitor = (schedule.interval, schedule.monitor) if schedule else ("", None)
         if self.rates:
             self.rates.apply(self.optimizer)

@@ -137,6 +137,10 @@ class Stack:
             batches.epoch = epoch
         self.alive = list(range(len(tables)))
 
+    @property
+    def num_rows(self) -> int:
+        return self.all[0].num_rows
+
     def __len__(self) -> int:
         return len(self.all[0])
 
