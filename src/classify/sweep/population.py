@@ -40,14 +40,16 @@ class Population(Quick):
         assert all(isinstance(loss, nn.CrossEntropyLoss) for loss in losses)
         self.plain = all(loss.weight is None and loss.label_smoothing == losses[0].label_smoothing for loss in losses)
         self.learned_encode = any(name.startswith("encode.") for name in self.names)  # embeddings
-        self.look()
-        self.sums: Any = 0.0
         self.num_rows = 0
+
+    def on_fit_start(self) -> None:
+        self.look()
 
     def look(self) -> None:
         """What each step needs of the members that go on; looked up once, as a step takes less than a millisecond."""
         self.nets: list[Any] = [self.classifier(i).net for i in self.alive]
         self.functions = [self.classifier(i).loss for i in self.alive]
+        self.sums = self.values[0].new_zeros(len(self.alive))  # of the epoch's losses
         self.one_encode = all(same_encode(net.encode, self.nets[0].encode) for net in self.nets)
 
     def classifier(self, i: int) -> Any:
@@ -57,7 +59,7 @@ class Population(Quick):
         return self.stack
 
     def forward(self, rows: Any, places: Sequence[int]) -> Tensor:
-        """Scores (P, rows, classes) of the members at these places of the stack.
+        """Scores (P, classes, rows) of the members at these places of the stack.
 
         rows: (rows, ...), the same for all, or (P, rows, ...), each member's own.
         """
@@ -69,38 +71,36 @@ class Population(Quick):
             buffers = [dict(net.named_buffers()) for net in nets]
             fixed = {name: torch.stack([buffer[name] for buffer in buffers]) for name in buffers[0]}
             call = vmap(lambda p, b, r: functional_call(nets[0], (p, b), (r,)), in_dims=(0, 0, None if shared else 0))
-            return call(own, fixed, rows)
+            return call(own, fixed, rows).transpose(1, 2)
         if self.one_encode:
             encoded = nets[0].encode(rows if shared else flat(rows))
             width = encoded.shape[-1]
             encoded = encoded.expand(len(nets), -1, width) if shared else encoded.view(len(nets), -1, width)
         else:
             encoded = torch.stack([net.encode(rows if shared else part(rows, i)) for i, net in enumerate(nets)])
-        return self.scores_of(own, encoded)
+        return self.scores_of(own, encoded.transpose(1, 2))
 
     def losses(self, scores: Tensor, labels: Tensor, shared: bool) -> Tensor:
-        """The loss of each member, (P,); labels are (rows, ...) when all share them, else (P, rows, ...)."""
-        count = scores.shape[0]
-        labels = labels.expand(count, *labels.shape) if shared else labels
+        """The summed loss of each member, (P,); labels are (rows, ...) when all share them, else (P, rows, ...)."""
+        labels = labels.expand(len(scores), *labels.shape) if shared else labels
         if self.plain:
+            labels = labels.transpose(1, 2) if labels.dim() == 3 else labels
             smoothing = self.functions[0].label_smoothing
-            each = F.cross_entropy(
-                scores.flatten(0, 1), labels.flatten(0, 1), reduction="none", label_smoothing=smoothing
-            )
-            return each.view(count, -1).mean(1)
-        return torch.stack([function(s, y) for function, s, y in zip(self.functions, scores, labels, strict=True)])
+            return F.cross_entropy(scores, labels, reduction="none", label_smoothing=smoothing).sum(1)
+        means = [function(s.T, y) for function, s, y in zip(self.functions, scores, labels, strict=True)]
+        return torch.stack(means) * scores.shape[-1]
 
     def mini_batch_loss(self, rows: Any, labels: Tensor) -> Tensor:
         numbers = rows[0] if isinstance(rows, tuple) else rows
         losses = self.losses(self(rows, range(len(self.alive))), labels, shared=numbers.dim() == 2)
-        num = numbers.shape[-2]
-        self.sums = self.sums + losses.detach() * num
-        self.num_rows += num
-        return losses.sum()
+        self.sums.add_(losses.detach())
+        self.num_rows += numbers.shape[-2]
+        return losses.sum() / numbers.shape[-2]
 
     def on_train_epoch_end(self) -> None:
         means = (self.sums / self.num_rows).tolist()
-        self.sums, self.num_rows = 0.0, 0
+        self.sums.zero_()
+        self.num_rows = 0
         measured = self.measure(means)
         stopped = []
         for place, i in enumerate(self.alive):
@@ -127,12 +127,12 @@ class Population(Quick):
         if all(same_order(loaders[0], other) for other in loaders):
             for rows, labels in loaders[0]:
                 for i, scores in zip(self.alive, self(self.converted(rows), range(len(self.alive))), strict=True):
-                    self.classifier(i).measures.update(scores, labels.to(self.device))
+                    self.classifier(i).measures.update(scores.T, labels.to(self.device))
         else:
             for place, (i, loader) in enumerate(zip(self.alive, loaders, strict=True)):
                 for rows, labels in loader:
                     scores = self(self.converted(rows), [place])[0]
-                    self.classifier(i).measures.update(scores, labels.to(self.device))
+                    self.classifier(i).measures.update(scores.T, labels.to(self.device))
         found = []
         for i, mean in zip(self.alive, means, strict=True):
             measures = self.classifier(i).measures
@@ -158,11 +158,10 @@ class Population(Quick):
         if not kept:
             self.trainer.should_stop = True
             return
+        alive = torch.ones(len(kept) + len(places), dtype=torch.bool, device=self.device)
+        alive[places] = False
+        self.optimizer.keep(alive)
         self.look()
-        index = torch.tensor(kept, device=self.device)
-        for parameter in self.values:
-            parameter.data, parameter.grad = parameter.data[index], None
-        self.optimizer.keep(index)
         if isinstance(self.rates, Rates):
             self.rates.schedules = [self.rates.schedules[place] for place in kept]
 
