@@ -93,6 +93,29 @@ def test_soft_labels_in_batches_as_long_as_the_stack(tmp_path: Path) -> None:
         assert members[i].metrics == pytest.approx(train(configure(tmp_path / f"alone{i}", *words, *job)), abs=1e-6)
 
 
+def test_a_member_goes_on_as_its_run_alone_would(tmp_path: Path) -> None:
+    common = ["trainer.precision=64-true", "data=iris", "test=false", "callbacks.early_stopping.patience=3"]
+    for kind in (
+        ["optimizer=adamw", "scheduler=reduce_on_plateau"],
+        ["scheduler=cosine", "scheduler.total=null", "+scheduler.make.T_max=50"],
+    ):
+        folder = tmp_path / str(len(kind))
+        train_population(
+            [
+                configure(folder / f"half{i}", *common, *kind, *job, "trainer.max_epochs=6")
+                for i, job in enumerate(RATES)
+            ]
+        )
+        words = [*common, *kind, *RATES[1], "trainer.max_epochs=12"]
+        train(configure(folder / "rest", *words, f"resume={folder / 'half1'}"))
+        train(configure(folder / "whole", *words))
+        one, other = Run.open(folder / "rest", "last"), Run.open(folder / "whole", "last")
+        assert one.num_epochs == other.num_epochs
+        assert all(
+            (one.weights[key] - other.weights[key]).norm() <= 1e-9 * other.weights[key].norm() for key in one.weights
+        )
+
+
 def test_in_float32_the_metrics_agree(tmp_path: Path) -> None:
     configs = [configure(tmp_path / f"stacked{i}", *job) for i, job in enumerate(RATES)]
     members = train_population(configs)

@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 
 Config = dict[str, Any]  # the composed config, resolved, as plain values
 
-MOST_BATCHES, STEP_ROWS = 64, 2**14  # of what the Trainer is handed as one: its hooks become cheap, and it stays in cache
+MOST_BATCHES, STEP_ROWS = (
+    64,
+    2**14,
+)  # of what the Trainer is handed as one: its hooks become cheap, and it stays in cache
 PER_EPOCH = {"classify.callbacks.Checkpoints", "lightning.pytorch.callbacks.EarlyStopping"}  # when these listen
 PER_RUN = {  # arguments of the Trainer that have no part in a single step, and values of others that have none
     *("_target_", "accelerator", "precision", "max_epochs", "threads", "limit_val_batches", "deterministic"),
@@ -123,8 +126,8 @@ def loss(config: Config, schema: Schema) -> nn.CrossEntropyLoss:
     )
 
 
-def classifier(config: Config, schema: Schema) -> Classifier:
-    """A fresh Classifier; its weights are drawn from torch's global generator."""
+def classifier(config: Config, schema: Schema, measured: dict[str, Metric] | None = None) -> Classifier:
+    """A fresh Classifier, with these metrics or its own; its weights are drawn from torch's global generator."""
     from hydra.utils import instantiate
 
     from classify.module import Classifier
@@ -134,13 +137,15 @@ def classifier(config: Config, schema: Schema) -> Classifier:
     check_arguments("optimizer", optimizer.func, ([],), optimizer.keywords)
     quick = batches_per_step(config) > 1
     make = partial(QuickClassifier, config["data"]["batch_size"]) if quick else Classifier
-    return make(
+    made = make(
         net(config, schema),
         optimizer,
         instantiate(config["scheduler"], _convert_="all"),
         loss(config, schema),
-        metrics(config, schema),
+        metrics(config, schema) if measured is None else measured,
     )
+    # now, as the Trainer would read a checkpoint's weights before it turns the net's into float64
+    return made.double() if config["trainer"]["precision"] == "64-true" else made
 
 
 def batches_per_step(config: Config) -> int:

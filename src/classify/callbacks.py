@@ -34,10 +34,14 @@ class Checkpoints(Checkpoint):
         self.folder, self.monitor, self.sign = Path(folder), monitor, -1 if mode == "min" else 1
         self.best = math.nan  # of sign * monitored metric
 
+    def improved(self, score: float) -> bool:
+        """Whether this value of the monitored metric is the best so far."""
+        better = self.sign * score > self.best or math.isnan(self.best)
+        self.best = self.sign * score if better else self.best
+        return better
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        score = self.sign * trainer.callback_metrics[self.monitor].item()
-        improved = score > self.best or math.isnan(self.best)
-        self.best = score if improved else self.best
+        improved = self.improved(trainer.callback_metrics[self.monitor].item())
         trainer.save_checkpoint(self.folder / "last.ckpt.part")
         if trainer.is_global_zero:
             os.replace(self.folder / "last.ckpt.part", self.folder / "last.ckpt")

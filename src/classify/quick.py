@@ -44,18 +44,22 @@ class Quick(lightning.LightningModule):
         """For what is stepped with the optimizer."""
 
 
-class QuickClassifier(Quick, Classifier):
+class QuickClassifier(Quick, Classifier):  # type: ignore[misc]  # training_step gives no loss: backward is done
     def mini_batch_loss(self, rows: Any, labels: Tensor) -> Tensor:
         return Classifier.training_step(self, (rows, labels), 0)
 
     def mini_batch_ended(self) -> None:
         if self.schedule and self.schedule.interval == "step":
-            self.trainer.lr_scheduler_configs[0].scheduler.step()
+            self.scheduler.step()
 
     def on_train_epoch_end(self) -> None:
         if self.schedule and self.schedule.interval == "epoch":
             watched = [self.trainer.callback_metrics[self.schedule.monitor]] if self.schedule.monitor else []
-            self.trainer.lr_scheduler_configs[0].scheduler.step(*watched)
+            self.scheduler.step(*watched)
+
+    @property
+    def scheduler(self) -> Any:
+        return self.trainer.lr_scheduler_configs[0].scheduler
 
     def configure_optimizers(self) -> Any:
         made = super().configure_optimizers()
@@ -65,7 +69,7 @@ class QuickClassifier(Quick, Classifier):
 
 
 def mini_batches(rows: Any, labels: Tensor, size: int) -> Iterator[tuple[Any, Tensor]]:
-    """Views of `size` rows; a stack of runs with rows of their own, (P, rows, ...), is cut along the second dimension."""
+    """Views of `size` rows; where each run of a stack has rows of its own, (P, rows, ...), `size` of each."""
     parts = rows if isinstance(rows, tuple) else (rows,)
     dim = parts[0].dim() - 2
     for *cut, some in zip(*(part.split(size, dim) for part in (*parts, labels)), strict=True):

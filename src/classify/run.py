@@ -35,7 +35,6 @@ class Run:
     schema: Schema
     record: dict[str, Any]
     num_epochs: int
-    resumable: bool
     weights: dict[str, Tensor]
 
     @classmethod
@@ -47,9 +46,7 @@ class Run:
         content = read_checkpoint(file)
         weights = {k.removeprefix("net."): v for k, v in content["state_dict"].items() if k.startswith("net.")}
         schema, num_epochs = Schema.from_plain(content["schema"]), content["epoch"] + 1
-        return cls(
-            file, content["config"], schema, content["record"], num_epochs, "optimizer_states" in content, weights
-        )
+        return cls(file, content["config"], schema, content["record"], num_epochs, weights)
 
     def classifier(self) -> TrainedClassifier:
         net = build.net(self.config, self.schema)
@@ -63,8 +60,6 @@ class Run:
         for key in ("seed", "head", "monitor", "model", "optimizer", "scheduler", "loss"):
             if config[key] != self.config[key]:
                 raise ValueError(f"resume={self.folder} has {key}={self.config[key]}, this run {config[key]}")
-        if not self.resumable:
-            raise ValueError(f"resume={self.folder} was trained in a stack, without a state to go on from")
         if config["trainer"]["max_epochs"] <= self.num_epochs:
             raise ValueError(f"resume={self.folder} has {self.num_epochs} epochs already: raise trainer.max_epochs")
 

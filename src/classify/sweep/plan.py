@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from classify.build import watched
+
 MOST_STACKED = 256  # members, where sweep.max_stack does not say
 
 STACKED = {  # keys in which the members of a stack may differ
@@ -19,20 +21,14 @@ OPTIMIZERS = {f"torch.optim.{name}" for name in ("SGD", "Adam", "AdamW", "RMSpro
 
 def stackable(config: dict[str, Any]) -> str | None:
     """What the configs of a stack have in common, as text; None for a run that has to train alone."""
-    trainer, callbacks = config["trainer"], {name: node for name, node in config["callbacks"].items() if node}
     alone = (
         config["resume"]
         or config["optimizer"]["_target_"] not in OPTIMIZERS
         or config["model"].get("dropout")  # its random numbers would not be those of the run alone
-        or set(callbacks) - {"checkpoints", "early_stopping", "gradient_norms"}
-        or callbacks.get("gradient_norms", {}).get("every_n_steps")
+        or watched(config)
         or {name for name, node in config["logger"].items() if node} != {"csv"}
-        or (trainer["devices"], trainer["num_nodes"], trainer["strategy"]) != (1, 1, "auto")
-        or trainer["precision"] not in ("32-true", "64-true")
-        or trainer["accumulate_grad_batches"] != 1
-        or trainer["gradient_clip_val"]
-        or trainer["profiler"]
-        or trainer["limit_val_batches"] != 1.0
+        or config["trainer"]["precision"] not in ("32-true", "64-true")
+        or config["trainer"]["limit_val_batches"] != 1.0
         or (wide(config) and not torch.cuda.is_available())
     )
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+import lightning
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ from torch.func import functional_call, vmap
 from classify.data import TabularData
 from classify.quick import Quick
 from classify.sweep.member import Member
-from classify.sweep.stacked import Rates, Stack, StackedOptimizer, forward_stacked, same_order
+from classify.sweep.stacked import Rates, Stack, StackedOptimizer, forward_stacked
 
 
 class Population(Quick):
@@ -101,55 +103,57 @@ class Population(Quick):
         means = (self.sums / self.num_rows).tolist()
         self.sums.zero_()
         self.num_rows = 0
-        measured = self.measure(means)
-        stopped = []
-        for place, i in enumerate(self.alive):
-            values = {"train/loss": means[place], **measured[place]}
-            if self.members[i].epoch_ended(values, self.weights(place), self.trainer.global_step):
-                stopped.append(place)
-        if isinstance(self.rates, Rates) and self.rates_interval == "epoch":
+        measured = [self.measure(place) if math.isfinite(mean) else {} for place, mean in enumerate(means)]
+        if self.rates and self.rates_interval == "epoch":
             self.rates.step([m.get(self.monitor, math.nan) for m in measured] if self.monitor else None)
             self.rates.apply(self.optimizer)
+        last = self.trainer.current_epoch + 1 == self.trainer.max_epochs
+        stopped = []
+        for place, i in enumerate(self.alive):
+            values, content = {"train/loss": means[place], **measured[place]}, partial(self.checkpoint, place)
+            if self.members[i].epoch_ended(values, self.trainer.global_step, last, content):
+                stopped.append(place)
         if stopped:
             self.drop(stopped)
 
     def mini_batch_ended(self) -> None:
-        if isinstance(self.rates, Rates) and self.rates_interval == "step":
+        if self.rates and self.rates_interval == "step":
             self.rates.step()
             self.rates.apply(self.optimizer)
 
     @torch.no_grad()
-    def measure(self, means: list[float]) -> list[dict[str, float]]:
-        """Validation loss and metrics of each member that goes on; nothing of one whose training loss is not finite."""
-        for i in self.alive:
-            self.classifier(i).eval()
-        loaders = [self.tables[i].batches("val") for i in self.alive]
-        if all(same_order(loaders[0], other) for other in loaders):
-            for rows, labels in loaders[0]:
-                for i, scores in zip(self.alive, self(self.converted(rows), range(len(self.alive))), strict=True):
-                    self.classifier(i).measures.update(scores.T, labels.to(self.device))
-        else:
-            for place, (i, loader) in enumerate(zip(self.alive, loaders, strict=True)):
-                for rows, labels in loader:
-                    scores = self(self.converted(rows), [place])[0]
-                    self.classifier(i).measures.update(scores.T, labels.to(self.device))
-        found = []
-        for i, mean in zip(self.alive, means, strict=True):
-            measures = self.classifier(i).measures
-            found.append({k: v.item() for k, v in measures.compute("val").items()} if math.isfinite(mean) else {})
-        return found
+    def measure(self, place: int) -> dict[str, float]:
+        """Validation loss and metrics of the member at this place."""
+        layers, measures = self.members[0].classifier.net, self.members[0].classifier.measures  # every member's
+        layers.eval()
+        for rows, labels in self.tables[self.alive[place]].batches("val"):
+            measures.update(self(self.converted(rows), [place])[0].T, labels.to(self.device))
+        layers.train()
+        return {name: value.item() for name, value in measures.compute("val").items()}
+
+    def checkpoint(self, place: int) -> dict[str, Any]:
+        """What the checkpoint of the run alone would hold at the end of this epoch."""
+        member, values = self.members[self.alive[place]], zip(self.names, self.values, strict=True)
+        optimizer = member.classifier.optimizer([nn.Parameter(value[place]) for value in self.values]).state_dict()
+        optimizer["state"] = dict(enumerate(self.optimizer.state_of(place)))
+        if self.rates:
+            optimizer["param_groups"][0] |= self.rates.settings(place)
+        return {
+            "epoch": self.trainer.current_epoch,
+            "global_step": self.trainer.global_step,
+            "pytorch-lightning_version": lightning.__version__,
+            "state_dict": {f"net.{name}": value[place].detach().cpu().clone() for name, value in values},
+            "loops": {"fit_loop": self.trainer.fit_loop.state_dict()},
+            "callbacks": member.callbacks(),
+            "optimizer_states": [optimizer],
+            "lr_schedulers": [self.rates.schedules[place].state_dict()] if self.rates else [],
+        }
 
     def converted(self, rows: Any) -> Any:
         """On the device, and numbers in the precision that is trained in."""
         numbers, *codes = rows if isinstance(rows, tuple) else (rows,)
         numbers = numbers.to(self.device, self.values[0].dtype)
         return (numbers, codes[0].to(self.device)) if codes else numbers
-
-    def weights(self, place: int) -> dict[str, Tensor]:
-        return {
-            f"net.{name}": value[place].detach().cpu().clone()
-            for name, value in zip(self.names, self.values, strict=True)
-        }
 
     def drop(self, places: list[int]) -> None:
         """Shrinks the stack, so that a member that has stopped costs nothing more."""
@@ -162,7 +166,7 @@ class Population(Quick):
         alive[places] = False
         self.optimizer.keep(alive)
         self.look()
-        if isinstance(self.rates, Rates):
+        if self.rates:
             self.rates.schedules = [self.rates.schedules[place] for place in kept]
 
     def configure_optimizers(self) -> StackedOptimizer:

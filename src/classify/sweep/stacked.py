@@ -33,8 +33,9 @@ def forward_stacked(net: Any) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
         return forward
 
     def batched(parameters: dict[str, Tensor], rows: Tensor) -> Tensor:
+        own: Any = parameters
         for name, layer in layers.items():
-            weight, bias = (parameters.get(".".join(filter(None, ("body", name, kind)))) for kind in ("weight", "bias"))
+            weight, bias = (own.get(".".join(filter(None, ("body", name, kind)))) for kind in ("weight", "bias"))
             if isinstance(layer, nn.Linear):
                 rows = weight @ rows if bias is None else torch.baddbmm(bias[..., None], weight, rows)
             elif isinstance(layer, nn.LayerNorm):
@@ -53,7 +54,7 @@ def with_head(net: Any, rows: Tensor) -> Tensor:
 
 
 def elementwise(layer: nn.Module) -> bool:
-    """Whether a layer treats each number by itself, as activations and dropout do: so seen, and not told by its name."""
+    """Whether a layer treats each number by itself, as activations and dropout do: as seen, not by its name."""
     if [*layer.parameters(), *layer.buffers(), *layer.children()]:
         return False
     probe, training = torch.linspace(-3, 3, 35).view(5, 7), layer.training
@@ -99,7 +100,9 @@ class StackedOptimizer(Optimizer):
     def lay_out(self, weights: Tensor) -> None:
         """Has the parameters be views of `weights`."""
         self.weights, count = weights, int(self.member.max()) + 1
-        for p, part in zip(self.parameters, weights.split([count * p[0].numel() for p in self.parameters]), strict=True):
+        for p, part in zip(
+            self.parameters, weights.split([count * p[0].numel() for p in self.parameters]), strict=True
+        ):
             p.data, p.grad = part.view(count, *p.shape[1:]), None
 
     @torch.no_grad()
@@ -134,7 +137,9 @@ class StackedOptimizer(Optimizer):
         state, count = self.inner.state[self.moves], int(self.member.max()) + 1
         found: list[dict[str, Tensor]] = [{} for _ in self.parameters]
         for key, value in state.items():
-            parts = value.split([count * p[0].numel() for p in self.parameters]) if value.dim() else [value] * len(found)
+            parts = (
+                value.split([count * p[0].numel() for p in self.parameters]) if value.dim() else [value] * len(found)
+            )
             for own, part, p in zip(found, parts, self.parameters, strict=True):
                 own[key] = (part.view_as(p)[place] if value.dim() else part).cpu().clone()
         return found
@@ -156,6 +161,11 @@ class Rates:
         for i, schedule in enumerate(self.schedules):
             schedule.optimizer._opt_called = True  # or torch warns that no step was taken
             schedule.step(*([metrics[i]] if metrics else []))
+
+    def settings(self, place: int) -> dict[str, Any]:
+        """The member's rate and what else its scheduler moves."""
+        group = self.schedules[place].optimizer.param_groups[0]
+        return {key: value for key, value in group.items() if key != "params"}
 
     def apply(self, optimizer: StackedOptimizer) -> None:
         groups = [schedule.optimizer.param_groups[0] for schedule in self.schedules]

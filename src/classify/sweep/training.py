@@ -8,9 +8,11 @@ from typing import Any
 
 import lightning
 import torch
+from torchmetrics import Metric
 
 from classify import build
 from classify.data import TabularData
+from classify.run import record
 from classify.sweep.member import Member, write
 from classify.sweep.population import Population
 
@@ -21,13 +23,15 @@ def train_population(configs: list[dict[str, Any]]) -> list[Member]:
     members: list[Member] = []
     alike: dict[Any, list[tuple[Member, TabularData]]] = {}
     known: dict[str, TabularData] = {}
+    metrics: dict[str, Metric] = {}  # shared, as one member after the other is measured
     for config in configs:
         members.append(member := Member(config))
         try:
             table = table_of(config, known)
             assert table.schema
             lightning.seed_everything(config["seed"], verbose=False)  # the weights that the run alone would start from
-            member.classifier = build.classifier(config, table.schema)
+            metrics = metrics or build.metrics(config, table.schema)
+            member.classifier = build.classifier(config, table.schema, metrics)
         except ValueError as error:  # this one's alone
             member.error = error
             continue
@@ -43,9 +47,10 @@ def train_population(configs: list[dict[str, Any]]) -> list[Member]:
             raise KeyboardInterrupt(
                 "what has finished is kept, and the same command with its folder= goes on"
             ) from None
+        identity = record(group[0][1])
         for member, table in group:
             if member.error is None:
-                write(member, table)
+                write(member, table, identity)
     return members
 
 
