@@ -127,6 +127,13 @@ def iris(**split: Any) -> TabularData:
     return data
 
 
+def test_a_table_that_has_moved_gives_its_batches_there() -> None:
+    data = iris()
+    data.to(torch.device("meta"))
+    rows, labels = next(iter(data.train_dataloader()))
+    assert (rows.device.type, labels.device.type, rows.shape) == ("meta", "meta", (32, 4))
+
+
 def test_the_split_is_stratified_seeded_and_complete() -> None:
     data, again, other = iris(), iris(), iris(seed=1)
     everything = torch.cat(list(data.index.values()))

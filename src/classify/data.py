@@ -47,7 +47,7 @@ class Batches:
             order = order[torch.randperm(len(order), generator=torch.Generator().manual_seed(int(mixed[0])))]
             if len(order) % self.num_processes:
                 order = torch.cat([order, order[: -len(order) % self.num_processes]])
-        return order[self.process :: self.num_processes]
+        return order[self.process :: self.num_processes].to(self.labels.device)
 
     @property
     def num_rows(self) -> int:
@@ -147,8 +147,18 @@ class TabularData(lightning.LightningDataModule):
             digest.update(tensor.numpy().data)
         return digest.hexdigest()
 
+    def to(self, device: torch.device) -> None:
+        """Moves the table to a GPU with twice the memory free: batches are gathered there, without a transfer each."""
+        tensors = [*(self.rows if isinstance(self.rows, tuple) else (self.rows,)), self.labels]
+        if device.type == "cuda" and sum(tensor.nbytes for tensor in tensors) > torch.cuda.mem_get_info(device)[0] / 2:
+            return
+        *rows, self.labels = (tensor.to(device) for tensor in tensors)
+        self.rows = (rows[0], rows[1]) if isinstance(self.rows, tuple) else rows[0]
+
     def batches(self, part: str, batch_size: int = EVALUATION_BATCH, seed: int | None = None) -> Batches:
         """The rows of train, val or test, in the table's order unless there is a seed."""
+        if self.trainer:
+            self.to(self.trainer.strategy.root_device)
         batches = Batches(self.rows, self.labels, self.index[part], batch_size, seed)
         if trainer := self.trainer:
             batches.process, batches.num_processes = trainer.global_rank, trainer.world_size

@@ -37,7 +37,6 @@ class Population(Quick):
         self.stacked = nn.ParameterList(self.values)  # the same, registered; to iterate over it is slow
         self.classifiers = nn.ModuleList([member.classifier for member in members]).requires_grad_(False)
         self.scores_of = forward_stacked(nets[0])
-        self.stack = Stack(tables, lambda: self.trainer.current_epoch)
         losses = [member.classifier.loss for member in members]
         assert all(isinstance(loss, nn.CrossEntropyLoss) for loss in losses)
         self.plain = all(loss.weight is None and loss.label_smoothing == losses[0].label_smoothing for loss in losses)
@@ -58,6 +57,13 @@ class Population(Quick):
         return self.classifiers[i]
 
     def train_dataloader(self) -> Stack:
+        moved: dict[int, TabularData] = {}
+        for table in self.tables:
+            if (key := id(table.labels)) not in moved:
+                table.to(self.device)
+                moved[key] = table
+            table.rows, table.labels = moved[key].rows, moved[key].labels  # once on the device, as once in memory
+        self.stack = Stack(self.tables, lambda: self.trainer.current_epoch)
         return self.stack
 
     def forward(self, rows: Any, places: Sequence[int]) -> Tensor:
