@@ -1,11 +1,9 @@
 """Checks on a config before anything is imported, built or written: types, ranges, the folder."""
 
-import json
 import math
 import os
-import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from classify.errors import CONF, leaves, nearest, one_line_errors
+from classify.folder import claim, lock, read_json, write_json
 
 FIRST_PROCESS = int(os.environ.get("LOCAL_RANK", 0)) == 0  # of those that trainer=ddp starts
 
@@ -47,18 +46,18 @@ class Guard(Callback):
         with one_line_errors():
             check_values(config, config.hydra.runtime.choices)
             if FIRST_PROCESS:  # the others share its folder
-                claim(Path(config.hydra.run.dir), lambda folder: (folder / ".hydra").mkdir())
+                claim(Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with one_line_errors():
             words = [word for word in config.hydra.overrides.task if not word.startswith("folder=")]
             words += [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
             file = Path(config.hydra.sweep.dir) / "sweep.json"
-            if file.exists() and json.loads(file.read_text()) == words:
-                return  # the same sweep goes on: its finished jobs are skipped
+            if file.exists() and read_json(file) == words:
+                return lock(file.parent)  # the same sweep goes on: its finished jobs are skipped
             check_sweep(config)
-            claim(file.parent, lambda folder: (folder / "multirun.yaml").touch(exist_ok=False))
-            file.write_text(json.dumps(words))
+            claim(file.parent)
+            write_json(file, words)
 
 
 def check_sweep(config: DictConfig) -> None:
@@ -70,33 +69,6 @@ def check_sweep(config: DictConfig) -> None:
             values = list(override.sweep_string_iterator())
             for value in values if (CONF / override.key_or_group).is_dir() else values[:1]:
                 compose("config", [*fixed, f"{str(override.input_line).split('=')[0]}={value}"])
-
-
-made: list[Path] = []  # the folders that `claim` made, the innermost first
-
-
-def release(folder: Path) -> None:
-    """Takes back what was claimed, when nothing has been trained."""
-    if not (folder / "checkpoints").exists() and not (folder / "0").exists():
-        shutil.rmtree(folder / ".hydra", ignore_errors=True)
-        for name in ("train.log", "multirun.yaml", "sweep.json"):
-            (folder / name).unlink(missing_ok=True)
-        for path in made:
-            if path.exists() and not any(path.iterdir()):
-                path.rmdir()
-
-
-def claim(folder: Path, mark: Callable[[Path], None]) -> None:
-    """Makes `folder`, or raises ValueError when anything is in it; `mark` can succeed for one process only."""
-    made.extend(path for path in (folder, *folder.parents) if not path.exists())
-    folder.mkdir(parents=True, exist_ok=True)
-    finished = "a finished run" if (folder / "metrics.json").exists() else "files"
-    if any(folder.iterdir()):
-        raise ValueError(f"folder={folder} holds {finished} already: name a new folder, or remove this one first")
-    try:
-        mark(folder)
-    except FileExistsError:
-        raise ValueError(f"folder={folder} has just been taken by another run: name a new folder") from None
 
 
 def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:

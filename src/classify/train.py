@@ -16,8 +16,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, read_write
 
-from classify.check import FIRST_PROCESS, check_values, in_sweep, release
+from classify.check import FIRST_PROCESS, check_values, in_sweep
 from classify.errors import CONF, one_line_errors
+from classify.folder import release, shown, write_json
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     import torch
 
     from classify import build
-    from classify.run import Run, record, write_json
+    from classify.run import Run, record
 
     folder = Path(config["folder"])
     torch.set_num_threads(config["trainer"]["threads"])
@@ -70,12 +71,6 @@ def said_on_interrupt(folder: Path) -> Iterator[None]:
     except SystemExit:
         kept = (folder / "checkpoints" / "last.ckpt").exists()
         raise KeyboardInterrupt(f"go on with resume={shown(folder)}" if kept else "nothing was kept") from None
-
-
-def shown(folder: str | Path) -> str:
-    """The folder as one would type it here."""
-    here = os.path.relpath(folder)
-    return str(folder) if here.startswith("..") else here
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
