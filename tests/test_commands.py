@@ -28,7 +28,7 @@ def test_a_run_leaves_its_folder(finished: Path) -> None:
     files = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
     assert files == {
         *("metrics.json", "run.json", "train.log", "log/metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt"),
-        *(".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"),
+        *(".lock", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"),
     }
     metrics = json.loads((finished / "metrics.json").read_text())
     names = ("loss", "accuracy", "f1", "auroc", "calibration_error")

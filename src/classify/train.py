@@ -32,6 +32,7 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     import torch
 
     from classify import build
+    from classify.again import take_weights
     from classify.run import Run, record
 
     folder = Path(config["folder"])
@@ -43,6 +44,8 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     if resumed:
         resumed.check_same(config, data.sha256)
     classifier = build.classifier(config, data.schema)
+    if config["init_from"]:
+        log.info(take_weights(classifier.net, Run.open(config["init_from"])))
     identity = record(data)
     trainer = build.trainer(config, saved={"config": config, "schema": data.schema.plain(), "record": identity})
 
@@ -87,13 +90,17 @@ def app(cfg: DictConfig) -> float:
 
 
 def run_job(cfg: DictConfig) -> float:
+    from classify.again import compared, recorded
     from classify.build import resolved
-    from classify.run import describe
+    from classify.run import Run, describe
 
     settings = HydraConfig.get()
     if in_sweep():
         check_values(cfg, settings.runtime.choices)
     config = resolved(cfg, settings.runtime.output_dir, test=cfg.test and not in_sweep())
+    if cfg.rerun:
+        own = recorded(Run.open(cfg.rerun, trust=cfg.trust), config["folder"])
+        config = own | {"test": own["test"] and cfg.test}
     # trainer=ddp starts its other processes with this command line: this one job, in this folder
     sys.argv[1:] = [
         *settings.overrides.task,
@@ -109,6 +116,8 @@ def run_job(cfg: DictConfig) -> float:
     os.environ.update(environment)
     if FIRST_PROCESS:
         log.info("%s\n%s", describe(metrics), shown(config["folder"]))
+        if cfg.rerun:
+            log.info(compared(Path(cfg.rerun), Path(config["folder"])))
     return metrics[config["monitor"]]
 
 
