@@ -116,6 +116,10 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
         raise ValueError("callbacks.checkpoints cannot be left out: a run is read back from them")
     if cfg.mode not in ("auto", "min", "max"):
         raise ValueError(f"mode={cfg.mode} is not one of auto, min, max")
+    if cfg.head not in ("auto", "sigmoid", "softmax"):
+        raise ValueError(f"head={cfg.head} is not one of auto, sigmoid, softmax")
+    if choices["data"] in ("csv", "parquet") and not Path(str(cfg.data.path)).is_file():
+        raise ValueError(f"data.path={cfg.data.path}: there is no such file")
 
 
 def check_earlier(key: str, path: str) -> None:
@@ -140,7 +144,7 @@ def check_beside(config: DictConfig) -> None:
 
 def same_type(value: Any, default: Any) -> bool:
     """Whether `value` may stand where `default` stands: an int is a good float, and any scalar is good text."""
-    if default is None or any(isinstance(side, str) and side.startswith("${") for side in (value, default)):
+    if default in (None, "???") or any(isinstance(side, str) and side.startswith("${") for side in (value, default)):
         return True
     if isinstance(default, str):
         return isinstance(value, str | int | float)

@@ -16,6 +16,8 @@ held: list[int] = []  # files that stay open as long as this process lives: its 
 def claim(folder: Path) -> None:
     """Makes `folder` and locks it; ValueError when anything is in it, or another process has it."""
     made.extend(path for path in (folder, *folder.parents) if not path.exists())
+    if folder.is_file():
+        raise ValueError(f"folder={folder} is a file: name a new folder")
     folder.mkdir(parents=True, exist_ok=True)
     check_empty(folder)
     lock(folder)

@@ -68,13 +68,18 @@ def predict(run: Run, table: str, threshold: float | None = None, temperature: f
         raise ValueError(f"{table} has no rows to predict")
 
 
+def is_pipe(out: str) -> bool:
+    """Whether `out` is written as it comes; ValueError when it cannot be written at all."""
+    target = Path(out).resolve()
+    if not target.parent.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {target.parent}")
+    return out == "-" or (target.exists() and not target.is_file())
+
+
 @contextmanager
 def whole_file(out: str) -> Iterator[Path]:
     """A file beside `out` to write to: it becomes `out`, or is copied to a pipe for "-", when nothing went wrong."""
-    target = Path(out).resolve()  # a link stays a link
-    pipe = out == "-" or (target.exists() and not target.is_file())
-    if not pipe and not target.parent.is_dir():
-        raise ValueError(f"--out {out}: there is no folder {target.parent}")
+    target, pipe = Path(out).resolve(), is_pipe(out)  # a link stays a link
     handle, name = tempfile.mkstemp(".part", ".predictions-", None if pipe else target.parent)
     os.close(handle)
     part = Path(name)
@@ -122,6 +127,7 @@ def main() -> None:
         file = checkpoint_file(words.run)
         if words.table != "-":
             check_file(words.table)
+        is_pipe(words.out)
         import polars as pl
         import torch
         from tqdm import tqdm

@@ -18,7 +18,6 @@ from classify import build, tables
 from classify.folder import checkpoint_file
 from classify.schema import Rows, Schema
 from classify.trained import TrainedClassifier
-from classify.trust import check_targets
 from classify.values import polars_type
 
 if TYPE_CHECKING:
@@ -70,6 +69,8 @@ class Run:
 
     def trusted(self, *keys: str) -> build.Config:
         """The config; ValueError when something at these keys may not be called."""
+        from classify.trust import check_targets  # only here, as it reads conf/ with OmegaConf
+
         if not self.trust:
             check_targets([self.config[key] for key in keys], self.path)
         return self.config
