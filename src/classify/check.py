@@ -1,11 +1,9 @@
 """Checks on a config before anything is imported, built or written: types, ranges, the folder."""
 
-import json
 import math
 import os
-import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from classify.errors import CONF, leaves, nearest, one_line_errors
+from classify.folder import checkpoint_file, claim, lock, read_json, write_json
 
 FIRST_PROCESS = int(os.environ.get("LOCAL_RANK", 0)) == 0  # of those that trainer=ddp starts
 
@@ -40,25 +39,31 @@ RANGES = {  # key: (least, most); every number of a list must lie in it
 }
 
 
+BESIDE = {"rerun": ("folder", "test", "trust")}  # keys that may be said beside one whose config is the run's own
+
+
 class Guard(Callback):
     """Hydra calls it before it writes anything; SystemExit, as Hydra would turn any Exception into a warning."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with one_line_errors():
+            check_beside(config)
             check_values(config, config.hydra.runtime.choices)
             if FIRST_PROCESS:  # the others share its folder
-                claim(Path(config.hydra.run.dir), lambda folder: (folder / ".hydra").mkdir())
+                claim(Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with one_line_errors():
+            if again := [key for key in ("resume", "rerun") if config[key] is not None]:
+                raise ValueError(f"{again[0]}= is for one run: leave out -m (a sweep goes on when it is started again)")
             words = [word for word in config.hydra.overrides.task if not word.startswith("folder=")]
             words += [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
             file = Path(config.hydra.sweep.dir) / "sweep.json"
-            if file.exists() and json.loads(file.read_text()) == words:
-                return  # the same sweep goes on: its finished jobs are skipped
+            if file.exists() and read_json(file) == words:
+                return lock(file.parent)  # the same sweep goes on: its finished jobs are skipped
             check_sweep(config)
-            claim(file.parent, lambda folder: (folder / "multirun.yaml").touch(exist_ok=False))
-            file.write_text(json.dumps(words))
+            claim(file.parent)
+            write_json(file, words)
 
 
 def check_sweep(config: DictConfig) -> None:
@@ -70,33 +75,6 @@ def check_sweep(config: DictConfig) -> None:
             values = list(override.sweep_string_iterator())
             for value in values if (CONF / override.key_or_group).is_dir() else values[:1]:
                 compose("config", [*fixed, f"{str(override.input_line).split('=')[0]}={value}"])
-
-
-made: list[Path] = []  # the folders that `claim` made, the innermost first
-
-
-def release(folder: Path) -> None:
-    """Takes back what was claimed, when nothing has been trained."""
-    if not (folder / "checkpoints").exists() and not (folder / "0").exists():
-        shutil.rmtree(folder / ".hydra", ignore_errors=True)
-        for name in ("train.log", "multirun.yaml", "sweep.json"):
-            (folder / name).unlink(missing_ok=True)
-        for path in made:
-            if path.exists() and not any(path.iterdir()):
-                path.rmdir()
-
-
-def claim(folder: Path, mark: Callable[[Path], None]) -> None:
-    """Makes `folder`, or raises ValueError when anything is in it; `mark` can succeed for one process only."""
-    made.extend(path for path in (folder, *folder.parents) if not path.exists())
-    folder.mkdir(parents=True, exist_ok=True)
-    finished = "a finished run" if (folder / "metrics.json").exists() else "files"
-    if any(folder.iterdir()):
-        raise ValueError(f"folder={folder} holds {finished} already: name a new folder, or remove this one first")
-    try:
-        mark(folder)
-    except FileExistsError:
-        raise ValueError(f"folder={folder} has just been taken by another run: name a new folder") from None
 
 
 def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
@@ -129,19 +107,44 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     names: list[str] = [f"val/{name}" for name in ("loss", *(name for name, metric in cfg.metrics.items() if metric))]
     if cfg.monitor not in names:
         raise ValueError(f"monitor={cfg.monitor} is not measured{nearest(cfg.monitor, names)}: there are {names}")
-    if cfg.resume is not None and not Path(str(cfg.resume)).exists():
-        raise ValueError(f"resume={cfg.resume}: there is no checkpoint and no run's folder of this name")
+    for key in ("resume", "rerun", "init_from"):
+        if cfg[key] is not None:
+            check_earlier(key, str(cfg[key]))
     if "loss" in cfg.metrics:
         raise ValueError("metrics.loss: this name is taken by the cross-entropy: call the metric something else")
     if not cfg.callbacks.get("checkpoints"):
         raise ValueError("callbacks.checkpoints cannot be left out: a run is read back from them")
     if cfg.mode not in ("auto", "min", "max"):
         raise ValueError(f"mode={cfg.mode} is not one of auto, min, max")
+    if cfg.head not in ("auto", "sigmoid", "softmax"):
+        raise ValueError(f"head={cfg.head} is not one of auto, sigmoid, softmax")
+    if choices["data"] in ("csv", "parquet") and not Path(str(cfg.data.path)).is_file():
+        raise ValueError(f"data.path={cfg.data.path}: there is no such file")
+
+
+def check_earlier(key: str, path: str) -> None:
+    """Raises ValueError for a path that is not the earlier run that `key` needs."""
+    if not Path(path).exists():
+        raise ValueError(f"{key}={path}: there is no checkpoint and no run's folder of this name")
+    if key == "rerun" and not (Path(path) / "metrics.json").exists():
+        raise ValueError(f"rerun={path} is no finished run: it has no metrics.json to compare with")
+    checkpoint_file(path, "last" if key == "resume" else "best")
+
+
+def check_beside(config: DictConfig) -> None:
+    """Raises ValueError for what is said beside `rerun` and would be taken from the run itself."""
+    keys = {o.key_or_group for o in OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))}
+    for verb, allowed in BESIDE.items():
+        if config[verb] is not None and (wrong := sorted(keys - {verb, *allowed})):
+            raise ValueError(
+                f"{verb}={config[verb]} takes {wrong[0]} from the run itself: leave it out; beside {verb} there may be "
+                f"{', '.join(allowed)}"
+            )
 
 
 def same_type(value: Any, default: Any) -> bool:
     """Whether `value` may stand where `default` stands: an int is a good float, and any scalar is good text."""
-    if default is None or any(isinstance(side, str) and side.startswith("${") for side in (value, default)):
+    if default in (None, "???") or any(isinstance(side, str) and side.startswith("${") for side in (value, default)):
         return True
     if isinstance(default, str):
         return isinstance(value, str | int | float)

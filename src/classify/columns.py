@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from classify.values import as_float64, as_text
+from classify.values import as_float64, as_text, polars_type
 
 log = logging.getLogger(__name__)
 
 UNSEEN, MISSING, FIRST_CODE = 0, 1, 2  # codes of a category; MISSING only where training rows had missing values
 OFFSET_FROM = 1000  # standard deviations between 0 and the mean, above which float32 would lose digits
+DATE_PARTS = ("month", "weekday", "hour")
 FLOAT32_MOST = float(np.finfo(np.float32).max)
 
 
@@ -40,7 +41,7 @@ class Columns:
     def __post_init__(self) -> None:
         for name in ("ignore", "numbers", "categories"):  # a column may be called 1
             object.__setattr__(self, name, tuple(map(str, getattr(self, name))))
-        if wrong := set(self.date_parts) - {"month", "weekday", "hour"}:
+        if wrong := set(self.date_parts) - set(DATE_PARTS):
             raise ValueError(f"data.columns.date_parts: {wrong.pop()} is not month, weekday or hour")
 
 
@@ -88,6 +89,10 @@ class Category:
     kind: str = "String"  # of polars
     part: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.part not in (None, *DATE_PARTS):
+            raise ValueError(f"{self.name[:80]!r}: {self.part!r} is not month, weekday or hour")
+
     @property
     def label(self) -> str:
         """What an exported model calls it: its name, or name.part of a date."""
@@ -101,7 +106,7 @@ class Category:
 
     def read(self, column: pl.Series) -> np.ndarray:
         """The codes, (rows,)."""
-        if column.dtype.is_float() and getattr(pl, self.kind)().is_integer():  # as frames with missing values hold them
+        if column.dtype.is_float() and polars_type(self.kind).is_integer():  # as frames with missing values hold them
             column = column.fill_nan(None).cast(pl.Int64, strict=False)
         text = as_text(column, self.part)
         return text.replace_strict(self.codes, default=UNSEEN, return_dtype=pl.Int32).to_numpy()

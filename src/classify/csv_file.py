@@ -7,13 +7,13 @@ import io
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import polars as pl
 
 from classify.columns import OFFSET_FROM
+from classify.folder import check_file
 from classify.values import reads_as
 
 BLOCK_BYTES = 2**23
@@ -27,18 +27,23 @@ KINDS: dict[Any, str] = {
 
 
 def csv_batches(
-    path: str, kinds: dict[str, Any], separator: str, null_values: Sequence[str], head: int | None = None
+    path: str, kinds: dict[str, Any], separator: str, null_values: Sequence[str], head: int = 0, verbatim: Any = ()
 ) -> Iterator[pl.DataFrame]:
     """Reads block by block: polars alone keeps half of the file in memory while it reads it.
 
     head: infer from so many rows the kinds that `kinds` does not say.
+    verbatim: columns of text in which null_values are texts like any other.
     """
     names, first_row = header(path, separator := one_byte(separator)), 1
     types = {name: kinds.get(name, pl.String) for name in names}
+    own = [i for i, name in enumerate(names) if name in verbatim]
     options: dict[str, Any] = {"separator": separator, "null_values": list(null_values), "has_header": False}
 
     def read(block: bytes, types: Mapping[str, Any]) -> pl.DataFrame:
-        return pl.read_csv(block, schema=types, **options)
+        frame = pl.read_csv(block, schema=types, **options)
+        if own:
+            frame = frame.with_columns(pl.read_csv(block, schema=types, columns=own, **{**options, "null_values": []}))
+        return frame
 
     for block in ahead(blocks(path)):
         try:
@@ -117,8 +122,7 @@ def mended(text: pl.DataFrame, types: Mapping[str, Any], path: str, first_row: i
 
 def header(path: str, separator: str) -> list[str]:
     """The names of a CSV file's columns; ValueError when they cannot be told apart."""
-    if not Path(path).is_file():
-        raise ValueError(f"there is no file {path}")
+    check_file(path)
     with open(path, "rb") as file:
         line = first_record(file)
     try:

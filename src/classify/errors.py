@@ -1,5 +1,6 @@
 """Errors: one line on stderr that says what was wrong, where, and what to do."""
 
+import argparse
 import difflib
 import os
 import re
@@ -7,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -19,6 +20,13 @@ from yaml import YAMLError
 
 CONF = Path(__file__).parents[2] / "conf"
 FULL_ERRORS = "HYDRA_FULL_ERROR" in os.environ  # asked for: tracebacks as they come
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with a verb's words in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}: see {self.prog} --help\n")
 
 
 @contextmanager
@@ -33,11 +41,17 @@ def one_line_errors() -> Iterator[None]:
         print(f"interrupted{': ' if str(stop) else ''}{stop}", file=sys.stderr)
         sys.exit(130)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError) as error:
-        sys.exit("error: " + " ".join(explain(error).split()))
+        sys.exit(f"error: {in_one_line(explain(error))}")
     except Exception as error:
         if type(error).__name__ != "MisconfigurationException":  # named so that Lightning need not be imported
             raise
-        sys.exit("error: " + " ".join(str(error).split()))
+        sys.exit(f"error: {in_one_line(str(error))}")
+
+
+def in_one_line(text: str) -> str:
+    """The words of a message, the middle left out where a file has put a book into it."""
+    line = " ".join(text.split())
+    return line if len(line) <= 2000 else f"{line[:1000]} ... {line[-500:]}"
 
 
 def explain(error: Exception) -> str:

@@ -6,19 +6,20 @@ python -m classify.evaluate RUN TABLE --threshold 0.3
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classify.errors import one_line_errors
+from classify.errors import Parser, one_line_errors
+from classify.folder import check_file, checkpoint_file, read_json, write_json
 
 if TYPE_CHECKING:
     import numpy as np
 
     from classify.data import TabularData
     from classify.run import Run
+
+WIDEST = 40  # characters of a class that are shown
 
 
 def reproduce(run: Run, data: TabularData) -> dict[str, float]:
@@ -28,7 +29,7 @@ def reproduce(run: Run, data: TabularData) -> dict[str, float]:
         raise ValueError(f"{run.folder} is no finished run: it has no metrics.json")
     exact = run.config["trainer"]["precision"] in ("32-true", "64-true")
     found = run.measure(data, "val") | run.measure(data, "test")
-    for name, value in json.loads(file.read_text()).items():
+    for name, value in read_json(file).items():
         if not math.isclose(found[name], value, rel_tol=0, abs_tol=1e-6 if exact else 1e-2):
             raise ValueError(f"{name} is {found[name]:.7f} now, but {file} says {value:.7f}")
     return found
@@ -117,10 +118,11 @@ def evaluate(run: Run, table: str | None, threshold: float | None, calibrate: bo
 
 def show(result: dict[str, Any]) -> str:
     """The evaluation as text for a terminal."""
-    names, width = result["classes"], max(map(len, ["this class", *result["classes"]]))
+    names = [name if len(name) <= WIDEST else f"{name[: WIDEST - 3]}..." for name in result["classes"]]
+    width = max(map(len, ["this class", *names]))
     lines = [f"{result['rows']} rows of {result['table']}", ""]
     lines.append(f"{'class':{width}}  precision  recall      f1  support")
-    for name, row in result["per_class"].items():
+    for name, row in zip(names, result["per_class"].values(), strict=True):
         numbers = f"{row['precision']:9.4f}  {row['recall']:6.4f}  {row['f1']:6.4f}  {row['support']:7.0f}"
         lines.append(f"{name:{width}}  {numbers}")
     cell = max(width, *(len(str(count)) for row in result["confusion"] for count in row))
@@ -138,20 +140,26 @@ def show(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m classify.evaluate", description=__doc__.split("\n")[0])
+    parser = Parser(prog="python -m classify.evaluate", description=__doc__.split("\n")[0])
     parser.add_argument("run", help="a run's folder")
     parser.add_argument(
         "table", nargs="?", help="a .csv or .parquet file with the target (default: the run's test rows)"
     )
     parser.add_argument("--threshold", type=float, help="two classes: the second from this probability upwards (0.5)")
     parser.add_argument("--calibrate", action="store_true", help="fit a temperature on the validation rows")
+    parser.add_argument(
+        "--trust", action="store_true", help="call what the run names, even where conf/ does not name it"
+    )
     words = parser.parse_args()
     with one_line_errors():
         if not 0 <= (words.threshold or 0.0) <= 1:
             raise ValueError(f"--threshold {words.threshold} is not from 0 to 1")
-        from classify.run import Run, describe, write_json
+        file = checkpoint_file(words.run)
+        if words.table is not None:
+            check_file(words.table)
+        from classify.run import Run, describe
 
-        run = Run.open(words.run)
+        run = Run.open(file, trust=words.trust)
         result = evaluate(run, words.table, words.threshold, words.calibrate)
         print(show(result))
         if "metrics" in result:

@@ -6,12 +6,12 @@ python -m classify.export RUN --format torch     # model.pt2: a torch.export pro
 
 from __future__ import annotations
 
-import argparse
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classify.errors import one_line_errors
+from classify.errors import Parser, one_line_errors
+from classify.folder import checkpoint_file, write_json
 
 if TYPE_CHECKING:
     from classify.run import Run
@@ -36,8 +36,6 @@ def export(run: Run, kind: str) -> tuple[Path, float]:
     ValueError: a probability differs from the checkpoint's by more than 1e-5 on up to 1,000 rows of the run's table.
     """
     import torch
-
-    from classify.run import write_json
 
     classifier, schema = run.classifier(), run.schema
     if wrong := {"", "probabilities"} & set(schema.feature_names):
@@ -72,16 +70,20 @@ def export(run: Run, kind: str) -> tuple[Path, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m classify.export", description=__doc__.split("\n")[0])
+    parser = Parser(prog="python -m classify.export", description=__doc__.split("\n")[0])
     parser.add_argument("run", help="a run's folder, or a checkpoint")
     parser.add_argument("--format", choices=("onnx", "torch"), default="onnx")
+    parser.add_argument(
+        "--trust", action="store_true", help="call what the run names, even where conf/ does not name it"
+    )
     words = parser.parse_args()
     with one_line_errors():
+        checkpoint = checkpoint_file(words.run)
         from classify.run import Run
 
         logging.disable(logging.WARNING)  # the exporter's own
         try:
-            file, difference = export(Run.open(words.run), words.format)
+            file, difference = export(Run.open(checkpoint, trust=words.trust), words.format)
         except ModuleNotFoundError as error:
             raise ValueError(f"{error.name} is not installed: pip install -e '.[export]'") from error
         print(f"{file}: within {difference:.1e} of the checkpoint")

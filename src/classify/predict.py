@@ -5,7 +5,6 @@ python -m classify.predict RUN TABLE -o predictions.csv
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import shutil
@@ -16,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from classify.errors import one_line_errors
+from classify.errors import Parser, one_line_errors
+from classify.folder import check_file, checkpoint_file
 
 if TYPE_CHECKING:
     import polars as pl
@@ -47,7 +47,7 @@ def predict(run: Run, table: str, threshold: float | None = None, temperature: f
     }
     options = {key: config["read"][key] for key in ("separator", "null_values") if key in config["read"]}
     first_row = 1
-    for batch in read_batches(table, schema.kinds, **options):
+    for batch in read_batches(table, schema.kinds, **options, verbatim=ids):
         if first_row == 1:
             if absent := [name for name in (*schema.feature_names, *ids) if name not in batch.columns]:
                 raise ValueError(f"{table}: there is no column {', '.join(absent)}: the classifier was trained with it")
@@ -68,13 +68,18 @@ def predict(run: Run, table: str, threshold: float | None = None, temperature: f
         raise ValueError(f"{table} has no rows to predict")
 
 
+def is_pipe(out: str) -> bool:
+    """Whether `out` is written as it comes; ValueError when it cannot be written at all."""
+    target = Path(out).resolve()
+    if not target.parent.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {target.parent}")
+    return out == "-" or (target.exists() and not target.is_file())
+
+
 @contextmanager
 def whole_file(out: str) -> Iterator[Path]:
     """A file beside `out` to write to: it becomes `out`, or is copied to a pipe for "-", when nothing went wrong."""
-    target = Path(out).resolve()  # a link stays a link
-    pipe = out == "-" or (target.exists() and not target.is_file())
-    if not pipe and not target.parent.is_dir():
-        raise ValueError(f"--out {out}: there is no folder {target.parent}")
+    target, pipe = Path(out).resolve(), is_pipe(out)  # a link stays a link
     handle, name = tempfile.mkstemp(".part", ".predictions-", None if pipe else target.parent)
     os.close(handle)
     part = Path(name)
@@ -109,7 +114,7 @@ def on_disk(table: str) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m classify.predict", description=__doc__.split("\n")[0])
+    parser = Parser(prog="python -m classify.predict", description=__doc__.split("\n")[0])
     parser.add_argument("run", help="a run's folder, or a checkpoint")
     parser.add_argument("table", help="a .csv or .parquet file; - reads CSV from a pipe")
     parser.add_argument("-o", "--out", default="-", help="a .csv or .parquet file; - writes CSV to a pipe (default)")
@@ -119,6 +124,10 @@ def main() -> None:
     with one_line_errors():
         if not words.temperature > 0 or not 0 <= (words.threshold or 0.0) <= 1:
             raise ValueError("--temperature must be above 0 and --threshold from 0 to 1")
+        file = checkpoint_file(words.run)
+        if words.table != "-":
+            check_file(words.table)
+        is_pipe(words.out)
         import polars as pl
         import torch
         from tqdm import tqdm
@@ -126,15 +135,15 @@ def main() -> None:
         from classify.run import Run
 
         torch.set_num_threads(os.cpu_count() or 1)
-        run = Run.open(words.run)
+        run = Run.open(file)
         with (
             on_disk(words.table) as table,
             whole_file(words.out) as part,
             tqdm(unit=" rows", unit_scale=True, disable=not sys.stderr.isatty()) as bar,
         ):
-            with part.open("wb") as file:
+            with part.open("wb") as sink:
                 for i, batch in enumerate(predict(run, table, words.threshold, words.temperature)):
-                    batch.write_csv(file, include_header=i == 0)
+                    batch.write_csv(sink, include_header=i == 0)
                     bar.update(len(batch))
             if words.out.endswith((".parquet", ".pq")):
                 as_csv = part.rename(part.with_suffix(".csv"))

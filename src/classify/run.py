@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
-import os
 import shutil
 import subprocess
 import sys
@@ -17,8 +15,10 @@ import torch
 from torch import Tensor
 
 from classify import build, tables
+from classify.folder import checkpoint_file
 from classify.schema import Rows, Schema
 from classify.trained import TrainedClassifier
+from classify.values import polars_type
 
 if TYPE_CHECKING:
     from classify.data import TabularData
@@ -36,22 +36,44 @@ class Run:
     record: dict[str, Any]
     num_epochs: int
     weights: dict[str, Tensor]
+    trust: bool = False
 
     @classmethod
-    def open(cls, path: str | Path, checkpoint: str = "best") -> Run:
-        """Reads a run's folder (its best.ckpt, or its last.ckpt) or a checkpoint file; ValueError if it is neither."""
-        file = Path(str(path))
-        if file.is_dir():
-            file = file / "checkpoints" / f"{checkpoint}.ckpt"
+    def open(cls, path: str | Path, checkpoint: str = "best", trust: bool = False) -> Run:
+        """Reads a run's folder (its best.ckpt, or its last.ckpt) or a checkpoint file; ValueError if it is neither.
+
+        trust: whether its config may have anything called, or only what conf/ names.
+        """
+        file = checkpoint_file(path, checkpoint)
         content = read_checkpoint(file)
-        weights = {k.removeprefix("net."): v for k, v in content["state_dict"].items() if k.startswith("net.")}
-        schema, num_epochs = Schema.from_plain(content["schema"]), content["epoch"] + 1
-        return cls(file, content["config"], schema, content["record"], num_epochs, weights)
+        try:
+            return cls(
+                path=file,
+                config=content["config"],
+                schema=Schema.from_plain(content["schema"]),
+                record=content["record"],
+                num_epochs=content["epoch"] + 1,
+                weights={k.removeprefix("net."): v for k, v in content["state_dict"].items() if k.startswith("net.")},
+                trust=trust,
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{file} is not a checkpoint of this project ({type(error).__name__}: {error})") from None
 
     def classifier(self) -> TrainedClassifier:
         net = build.net(self.config, self.schema)
-        net.load_state_dict(self.weights)
+        try:
+            net.load_state_dict(self.weights)
+        except RuntimeError as error:
+            raise ValueError(f"{self.path}: its weights do not fit its config: {str(error).splitlines()[-1]}") from None
         return TrainedClassifier(net, self.schema)
+
+    def trusted(self, *keys: str) -> build.Config:
+        """The config; ValueError when something at these keys may not be called."""
+        from classify.trust import check_targets  # only here, as it reads conf/ with OmegaConf
+
+        if not self.trust:
+            check_targets([self.config[key] for key in keys], self.path)
+        return self.config
 
     def check_same(self, config: build.Config, data_sha256: str) -> None:
         """Raises ValueError where a run that goes on from this one would be another run."""
@@ -71,7 +93,7 @@ class Run:
         """The run's loss and metrics on its val or test rows."""
         from classify.module import Measures
 
-        classifier, measures = self.classifier(), Measures(build.metrics(self.config, self.schema))
+        classifier, measures = self.classifier(), Measures(build.metrics(self.trusted("metrics"), self.schema))
         for rows, labels in data.batches(part):
             measures.update(classifier(rows), labels)
         return {name: value.item() for name, value in measures.compute(part).items()}
@@ -81,7 +103,7 @@ class Run:
         from classify.data import probabilities, with_target
 
         target = self.schema.target if isinstance(self.schema.target, str) else list(self.schema.target)
-        kind = getattr(pl, self.schema.target_kind)()
+        kind = polars_type(self.schema.target_kind)
         kinds = self.schema.kinds | dict.fromkeys([target] if isinstance(target, str) else target, kind)
         data = self.config["data"]
         options = {key: data["read"][key] for key in ("separator", "null_values") if key in data["read"]}
@@ -96,7 +118,7 @@ class Run:
 
     def data(self) -> TabularData:
         """The run's own table and split; ValueError when its rows are not the ones that the run saw."""
-        table = build.data(self.config, self.schema)
+        table = build.data(self.trusted("data"), self.schema)
         if table.sha256 != self.record["data_sha256"]:
             raise ValueError(f"{table.path} has changed since {self.path} was written: its rows have another hash")
         return table
@@ -109,11 +131,9 @@ def load(path: str | Path) -> TrainedClassifier:
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
     """The content of one of our checkpoints, unpickling nothing but tensors and plain values."""
-    if not file.exists():
-        raise ValueError(f"there is no checkpoint {file}: name a run's folder or a .ckpt file")
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
-        if content.keys() >= {"state_dict", "config", "schema", "record"}:
+        if isinstance(content, dict) and content.keys() >= {"state_dict", "config", "schema", "record"}:
             return content
     except Exception as error:  # torch.load raises a dozen kinds, from EOFError to UnpicklingError
         raise ValueError(f"{file} is not a whole checkpoint ({type(error).__name__})") from error
@@ -147,10 +167,3 @@ def describe(metrics: dict[str, float]) -> str:
         split, name = key.split("/")
         lines[split] = lines.get(split, f"{split:4}") + f"  {name} {value:.4f}"
     return "\n".join(lines.values())
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Writes beside and renames, so that a reader never finds half a file."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(values, indent=2) + "\n")
-    os.replace(part, path)

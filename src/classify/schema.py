@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from classify.columns import FIRST_CODE, Category, Columns, Number, features
-from classify.values import as_class, known, typed
+from classify.values import as_class, known, polars_type, typed
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Schema:
     @property
     def kinds(self) -> dict[str, Any]:
         """The polars type that each of these columns had, so that a file without types is read the same way."""
-        kinds = {feature.name: getattr(pl, feature.kind)() for feature in self.features}
+        kinds = {feature.name: polars_type(feature.kind) for feature in self.features}
         return kinds | {n.name: pl.Float32() for n in self.numbers if n.kind == "Float64" and not n.offset}
 
     def rows(self, frame: pl.DataFrame, first_row: int = 1) -> Rows:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from classify.csv_file import csv_batches
+from classify.folder import check_file
 
 BATCH_ROWS = 65_536
+SHIPPED = ("breast_cancer", "iris", "wine", "digits")
 
 
 def from_sklearn(path: str, target: str) -> pl.DataFrame:
     """One of the tables inside scikit-learn: breast_cancer, iris, wine or digits; the target column holds names."""
     from sklearn import datasets
 
+    if path not in SHIPPED:
+        raise ValueError(f"data.path={path} is no table inside scikit-learn: there are {', '.join(SHIPPED)}")
     bunch = getattr(datasets, f"load_{path}")()
     frame = pl.DataFrame(bunch.data, schema=[str(name) for name in bunch.feature_names])
     return frame.with_columns(pl.Series(target, [str(bunch.target_names[label]) for label in bunch.target]))
@@ -62,27 +65,27 @@ def read_parquet(path: str, target: object = None) -> pl.DataFrame:
 
 
 def read_batches(
-    path: str, kinds: dict[str, Any], separator: str = ",", null_values: Sequence[str] = ()
+    path: str,
+    kinds: dict[str, Any],
+    separator: str = ",",
+    null_values: Sequence[str] = (),
+    verbatim: Sequence[str] = (),
 ) -> Iterator[pl.DataFrame]:
     """The rows of a CSV or Parquet file, a batch at a time, whatever its length.
 
     kinds: the polars types of the columns that a CSV file, which has none, is searched for; others are text.
+    verbatim: those of text in which null_values are texts like any other.
     """
-    existing(path)
+    check_file(path)
     with open(path, "rb") as file:
         if file.read(4) == b"PAR1" or path.endswith((".parquet", ".pq")):
             return parquet_batches(path)
-    return csv_batches(path, kinds, separator, null_values)
+    return csv_batches(path, kinds, separator, null_values, verbatim=verbatim)
 
 
 def parquet_batches(path: str) -> Iterator[pl.DataFrame]:
-    existing(path)
+    check_file(path)
     try:
         yield from pl.scan_parquet(path, glob=False).collect_batches(chunk_size=BATCH_ROWS, maintain_order=True)
     except pl.exceptions.PolarsError as error:
         raise ValueError(f"{path} is not a Parquet file: {str(error).splitlines()[0]}") from error
-
-
-def existing(path: str) -> None:
-    if not Path(path).is_file():
-        raise ValueError(f"there is no file {path}")

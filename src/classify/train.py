@@ -16,8 +16,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, read_write
 
-from classify.check import FIRST_PROCESS, check_values, in_sweep, release
+from classify.check import FIRST_PROCESS, check_values, in_sweep
 from classify.errors import CONF, one_line_errors
+from classify.folder import release, shown, write_json
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,8 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     import torch
 
     from classify import build
-    from classify.run import Run, record, write_json
+    from classify.again import take_weights
+    from classify.run import Run, record
 
     folder = Path(config["folder"])
     torch.set_num_threads(config["trainer"]["threads"])
@@ -42,6 +44,8 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     if resumed:
         resumed.check_same(config, data.sha256)
     classifier = build.classifier(config, data.schema)
+    if config["init_from"]:
+        log.info(take_weights(classifier.net, Run.open(config["init_from"])))
     identity = record(data)
     trainer = build.trainer(config, saved={"config": config, "schema": data.schema.plain(), "record": identity})
 
@@ -72,12 +76,6 @@ def said_on_interrupt(folder: Path) -> Iterator[None]:
         raise KeyboardInterrupt(f"go on with resume={shown(folder)}" if kept else "nothing was kept") from None
 
 
-def shown(folder: str | Path) -> str:
-    """The folder as one would type it here."""
-    here = os.path.relpath(folder)
-    return str(folder) if here.startswith("..") else here
-
-
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def app(cfg: DictConfig) -> float:
     if in_sweep():
@@ -92,13 +90,17 @@ def app(cfg: DictConfig) -> float:
 
 
 def run_job(cfg: DictConfig) -> float:
+    from classify.again import compared, recorded
     from classify.build import resolved
-    from classify.run import describe
+    from classify.run import Run, describe
 
     settings = HydraConfig.get()
     if in_sweep():
         check_values(cfg, settings.runtime.choices)
     config = resolved(cfg, settings.runtime.output_dir, test=cfg.test and not in_sweep())
+    if cfg.rerun:
+        own = recorded(Run.open(cfg.rerun, trust=cfg.trust), config["folder"])
+        config = own | {"test": own["test"] and cfg.test}
     # trainer=ddp starts its other processes with this command line: this one job, in this folder
     sys.argv[1:] = [
         *settings.overrides.task,
@@ -114,6 +116,8 @@ def run_job(cfg: DictConfig) -> float:
     os.environ.update(environment)
     if FIRST_PROCESS:
         log.info("%s\n%s", describe(metrics), shown(config["folder"]))
+        if cfg.rerun:
+            log.info(compared(Path(cfg.rerun), Path(config["folder"])))
     return metrics[config["monitor"]]
 
 

@@ -22,7 +22,7 @@ class TrainedClassifier(nn.Module):
     def __init__(self, net: nn.Sequential, schema: Schema) -> None:
         super().__init__()
         self.net, self.schema = net, schema
-        self.classes_ = np.array(schema.classes)
+        self.classes_ = np.array(schema.classes, dtype=object)  # or each prediction would be as wide as the widest
         self.requires_grad_(False).eval()
 
     def forward(self, rows: Any) -> Tensor:

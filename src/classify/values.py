@@ -49,6 +49,14 @@ def as_float64(column: pl.Series, first_row: int) -> np.ndarray:
     return values.to_numpy(writable=True)
 
 
+def polars_type(name: str) -> Any:
+    """The polars type of this name; ValueError for another name, as a checkpoint may say what it likes."""
+    found = getattr(pl, name, None)
+    if not (isinstance(found, type) and issubclass(found, pl.DataType)):
+        raise ValueError(f"{name[:80]!r} is no type of polars")
+    return found()
+
+
 def as_text(column: pl.Series, part: str | None) -> pl.Series:
     """Text, "" where a value is missing; `part` of a date, such as its month, as a number in text."""
     if part is not None:

@@ -17,7 +17,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, run_job, setup_globals
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from classify.check import check_values, release
+from classify.check import check_values
+from classify.folder import release
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from lightning.pytorch.loggers import CSVLogger
 
 from classify.callbacks import Checkpoints
 from classify.data import TabularData
+from classify.folder import write_json
 from classify.module import Classifier
-from classify.run import write_json
 
 
 class Member:

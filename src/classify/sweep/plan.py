@@ -22,7 +22,7 @@ OPTIMIZERS = {f"torch.optim.{name}" for name in ("SGD", "Adam", "AdamW", "RMSpro
 def stackable(config: dict[str, Any]) -> str | None:
     """What the configs of a stack have in common, as text; None for a run that has to train alone."""
     alone = (
-        config["resume"]
+        config["init_from"]
         or config["optimizer"]["_target_"] not in OPTIMIZERS
         or config["model"].get("dropout")  # its random numbers would not be those of the run alone
         or watched(config)

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from classify.errors import CONF
-from classify.run import Run, describe, write_json
+from classify.folder import write_json
+from classify.run import Run, describe
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ def summarise(
     if rows[0]["status"] == "finished" and math.isfinite(rows[0]["metrics"].get(monitor, math.nan)):
         winner = rows[0]["number"]
         (folder / "best.yaml").write_text(experiment(rows[0]["words"]))
-        run = Run.open(folder / str(winner))
+        run = replace(Run.open(folder / str(winner)), config=configs[winner], trust=True)  # this command's own
         tested = run.measure(run.data(), "test")
         write_json(folder / str(winner) / "metrics.json", rows[0]["metrics"] | tested)
         log.info("\nbest: job %d, on the test rows\n%s\n%s", winner, describe(tested), folder)

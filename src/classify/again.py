@@ -1,0 +1,68 @@
+"""Again: a run that starts from the weights of an earlier one, or that repeats it from its own record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from classify.build import Config
+from classify.folder import read_json, shown
+from classify.run import Run
+
+
+def take_weights(net: nn.Module, run: Run) -> str:
+    """Loads the run's weights whose names and shapes are the net's own; says which these were, and which not.
+
+    ValueError: none are.
+    """
+    own = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+    theirs = {name: tuple(value.shape) for name, value in run.weights.items()}
+    fitting = {name: value for name, value in run.weights.items() if own.get(name) == theirs[name]}
+    left = [f"{name} {own[name]}, there {theirs.get(name, 'missing')}" for name in own if name not in fitting]
+    left += [f"{name} {theirs[name]}, here missing" for name in theirs if name not in own]
+    if not fitting:
+        raise ValueError(f"init_from={shown(run.path)} has no weights that fit: {'; '.join(left)}")
+    net.load_state_dict(fitting, strict=False)
+    rest = f"; not taken: {'; '.join(left)}" if left else ", which are all"
+    return f"weights from {shown(run.path)}: {', '.join(fitting)}{rest}"
+
+
+def recorded(run: Run, folder: Path | str) -> Config:
+    """The config of a finished run, for the same run in another folder."""
+    old = run.config["folder"]
+
+    def moved(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: moved(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [moved(value) for value in node]
+        inside = isinstance(node, str) and (node == old or node.startswith(f"{old}/"))
+        return f"{folder}{node[len(old) :]}" if inside else node
+
+    return moved(run.trusted(*run.config))
+
+
+def compared(old: Path, new: Path) -> str:
+    """Whether two finished runs are equal bit for bit; if not, in what, and what else differs that may be why."""
+    runs = [(Run.open(old, name), Run.open(new, name)) for name in ("best", "last")]
+    found = [f"{one.path.name} by up to {gap:g}" for one, other in runs if (gap := distance(one, other))]
+    before, now = read_json(old / "metrics.json"), read_json(new / "metrics.json")
+    found += [f"{name} {before[name]:g} there, {now[name]:g} here" for name in now if before.get(name) != now[name]]
+    if not found:
+        return f"equal to {shown(old)}: weights and metrics, to the last bit"
+    there, here = ({**run.record, **run.record["packages"]} for run in runs[0])
+    causes = [f"{key} {there.get(key)} there, {here[key]} here" for key in here if there.get(key) != here[key]]
+    causes += ["uncommitted changes"] if here["git_clean"] is False else []
+    causes = [cause for cause in causes if not cause.startswith("packages")]
+    return f"not equal to {shown(old)}: {'; '.join(found)}\nmay be due to: {'; '.join(causes) or 'another device'}"
+
+
+def distance(one: Run, other: Run) -> float:
+    """The largest difference of a weight; infinite where they have others."""
+    shapes = [{name: value.shape for name, value in run.weights.items()} for run in (one, other)]
+    if shapes[0] != shapes[1]:
+        return float("inf")
+    pairs = ((value.double(), other.weights[name].double()) for name, value in one.weights.items())
+    return max((a - b).abs().max().item() for a, b in pairs if a.numel())

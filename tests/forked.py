@@ -1,0 +1,72 @@
+"""Runs `python -m` commands as processes that are forked from one which has done the imports: a fraction of the time.
+
+A script: [[module, word, ...], ...] as JSON on stdin; on stdout [[code, stdout, stderr, imported torch], ...].
+"""
+
+import gc
+import importlib
+import json
+import os
+import runpy
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+from hydra.core.plugins import Plugins
+
+LIGHT = ("hydra._internal.utils", "classify.check", "classify.errors", "classify.folder")
+HEAVY = (*LIGHT, "lightning", "sklearn.datasets", "sklearn.model_selection", "classify.baselines", "classify.run")
+HEAVY = (*HEAVY, "classify.again", "classify.callbacks", "classify.quick", "torchmetrics.classification")
+AT_ONCE = 2
+
+
+def child(words: list[str], folder: Path) -> None:
+    code: object = 0
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT), number)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    sys.argv = words
+    try:
+        runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+    except SystemExit as stop:
+        code = stop.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    (folder / "torch").write_text(json.dumps("torch" in sys.modules))
+    os._exit(int(code or 0))  # type: ignore[call-overload]
+
+
+def main() -> None:
+    cases = json.load(sys.stdin)
+    for name in LIGHT if sys.argv[1] == "light" else HEAVY:
+        importlib.import_module(name)
+    Plugins.instance()  # what Hydra looks for first
+    gc.freeze()  # or each child's first collection walks, and so copies, all that was imported
+    running: dict[int, int] = {}
+    codes = [0] * len(cases)
+    with tempfile.TemporaryDirectory() as base:
+        for i, words in enumerate([*cases, *[None] * AT_ONCE]):
+            if len(running) == AT_ONCE or words is None:
+                process, status = os.wait()
+                codes[running.pop(process)] = os.waitstatus_to_exitcode(status)
+            if words is not None:
+                (folder := Path(base) / str(i)).mkdir()
+                if (process := os.fork()) == 0:
+                    child(words, folder)
+                running[process] = i
+        outcomes = []
+        for i, code in enumerate(codes):
+            texts = [(Path(base) / str(i) / name).read_text() for name in ("stdout", "stderr", "torch")]
+            outcomes.append([code, texts[0], texts[1], json.loads(texts[2])])
+    print(json.dumps(outcomes))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""What a person may get wrong: exit code not 0, one line that says what and what to do, and nothing changed."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from conftest import ROOT
+
+from classify import tables
+
+# Words: what the one line says, as a regular expression. These are answered before torch is imported.
+EARLY = {
+    "train optimizer.lrr=0.1": r"no key optimizer.lrr \(did you mean optimizer.lr\?\)",
+    "train lr=0.1": r"did you mean optimizer.lr\?",
+    "train dataa=iris": r"did you mean data\?",
+    "train optimizer.lr=abc": r"optimizer.lr=abc is not a number",
+    "train optimizer.lr=-1": r"optimizer.lr=-1 is out of range: it must be at least 0",
+    "train optimizer.lr=nan": r"optimizer.lr=nan is out of range",
+    "train optimizer.lr=[1": r"cannot read 'optimizer.lr=\[1'.* with odd text quoted",
+    "train trainer.max_epochs=2.5": r"trainer.max_epochs=2.5 is not a whole number",
+    "train trainer.max_epochs=0": r"out of range: it must be at least 1",
+    "train trainer.threads=0": r"trainer.threads=0 is out of range",
+    "train data.batch_size=0": r"data.batch_size=0 is out of range",
+    "train data.split.test_fraction=1.5": r"out of range: it must be from 0.001 to 0.999",
+    "train loss.label_smoothing=2": r"out of range: it must be from 0 to 1",
+    "train model.hidden=64": r"not a list of whole numbers",
+    "train model.hidden=[8,0]": r"out of range",
+    "train model.dropout=1.5": r"out of range",
+    "train seed=-1": r"out of range",
+    "train seed=abc": r"seed=abc is not a whole number",
+    "train test=maybe": r"test=maybe is not true or false",
+    "train head=tanh": r"head=tanh is not one of auto, sigmoid, softmax",
+    "train mode=less": r"mode=less is not one of auto, min, max",
+    "train monitor=val/acuracy": r"did you mean val/accuracy\?",
+    "train monitor=val/f1 metrics.f1=null": r"monitor=val/f1 is not measured.*there are",
+    "train metrics=null": r"metrics cannot be left out as a whole: set metrics.NAME=null",
+    "train callbacks.checkpoints=null": r"callbacks.checkpoints cannot be left out",
+    "train +metrics.loss={_target_:x}": r"metrics.loss: this name is taken",
+    "train data=irs": r"no data=irs \(did you mean iris\?\): there are breast_cancer, clusters, csv, digits",
+    "train model=mpl": r"no model=mpl \(did you mean mlp\?\): there are linear, mlp",
+    "train optimizer=sdg": r"did you mean sgd\?",
+    "train experiment=none": r"no experiment=none",
+    "train data=csv": r"data.path has no value: add data.path=\.\.\.",
+    "train data=csv data.path=none.csv data.target=y": r"data.path=none.csv: there is no such file",
+    "train resume=nowhere": r"resume=nowhere: there is no checkpoint and no run's folder",
+    "train rerun=nowhere": r"rerun=nowhere: there is no checkpoint and no run's folder",
+    "train rerun=unfinished": r"rerun=unfinished is no finished run",
+    "train rerun=run seed=1": r"takes seed from the run itself: leave it out",
+    "train init_from=nowhere": r"init_from=nowhere: there is no checkpoint",
+    "train init_from=unfinished": r"there is no checkpoint unfinished/checkpoints/best.ckpt: name a run's folder",
+    "train folder=run": r"folder=.*run holds a finished run already: name a new folder",
+    "train folder=unfinished": r"holds files already",
+    "train folder=text.ckpt": r"folder=.*text.ckpt is a file: name a new folder",
+    "train folder=/proc/none": r"/proc/none",
+    "train -m optimizer.lr=0.1,-1": r"job 1 .*out of range",
+    "train -m optimizer.lrr=0.1,0.2": r"no key optimizer.lrr \(did you mean",
+    "train -m data=iris,irs": r"no data=irs \(did you mean iris\?\)",
+    "train -m seed=0,1 folder=run": r"holds a finished run already",
+    "train -m seed=0,1 rerun=run": r"rerun= is for one run: leave out -m",
+    "evaluate": r"the following arguments are required: run: see python -m classify.evaluate --help",
+    "evaluate nowhere": r"there is no checkpoint nowhere: name a run's folder or a .ckpt file",
+    "evaluate run none.csv": r"there is no file none.csv",
+    "evaluate run --threshold 2": r"--threshold 2.0 is not from 0 to 1",
+    "evaluate run --threshold high": r"invalid float value: 'high'",
+    "evaluate run --tresh 1": r"unrecognized arguments: --tresh",
+    "evaluate unfinished": r"there is no checkpoint unfinished/checkpoints/best.ckpt",
+    "predict run": r"the following arguments are required: table",
+    "predict nowhere new.csv": r"there is no checkpoint nowhere",
+    "predict run none.csv": r"there is no file none.csv",
+    "predict run new.csv --temperature 0": r"--temperature must be above 0",
+    "predict run new.csv -o nowhere/out.csv": r"--out nowhere/out.csv: there is no folder",
+    "export nowhere": r"there is no checkpoint nowhere",
+    "export run --format pickle": r"invalid choice: 'pickle' \(choose from '?onnx'?, '?torch'?\)",
+}
+# These need the data or the net.
+LATE = {
+    "train data=iris head=sigmoid": r"head=sigmoid is for 2 classes, the data has 3",
+    "train model.activation=Rello": r"model.activation=Rello is no activation: say ReLU",
+    "train +model.width=1": r"model: mlp got an unexpected keyword argument 'width'",
+    "train +optimizer.speed=1": r"optimizer: SGD got an unexpected keyword argument 'speed'",
+    "train loss.class_weights=[1,2,3]": r"say balanced, or one number for each of \['benign', 'malignant'\]",
+    "train data.num_folds=5 data.fold=7": r"data.num_folds=5 needs data.fold from 0 to 4",
+    "train data.split.test_fraction=0.6 data.split.validation_fraction=0.6": r"leave no rows to train on",
+    "train data.columns.ignore=[radius]": r"breast_cancer: there is no column radius .did you mean",
+    "train data.path=titanic": r"data.path=titanic is no table inside scikit-learn: there are breast_cancer, iris",
+    "train init_from=run model=linear head=softmax": r"has no weights that fit",
+    "train init_from=cut.ckpt": r"cut.ckpt is not a whole checkpoint",
+    "train trainer.accelerator=abacus": r"abacus",
+    "evaluate cut.ckpt": r"cut.ckpt is not a whole checkpoint",
+    "evaluate text.ckpt": r"text.ckpt is not a whole checkpoint",
+    "evaluate other.ckpt": r"other.ckpt is not a checkpoint of this project",
+    "evaluate changed": r"breast_cancer has changed since changed/checkpoints/best.ckpt was written",
+    "evaluate halved": r"halved/metrics.json is not whole JSON",
+    "evaluate run unlabelled.csv": r"unlabelled.csv: there is no column diagnosis",
+    "predict cut.ckpt new.csv": r"cut.ckpt is not a whole checkpoint",
+    "predict run narrow.csv -o new.csv": r"narrow.csv: there is no column mean radius: the classifier was trained",
+    "predict run empty.csv": r"empty.csv has no rows to predict",
+    "predict run words.csv": r"words.csv: column mean radius, row 3: 'much' is not a number",
+    "predict run text.parquet": r"text.parquet is not a Parquet file",
+    "export text.ckpt": r"text.ckpt is not a whole checkpoint",
+}
+ROWS = "".join(f"{i},{'ab'[i % 2]}\n" for i in range(30))
+LONG = "".join(f"{i},{'ab'[i % 2]}\n" for i in range(100_000))
+TABLES: dict[str, tuple[str | bytes, str]] = {  # a CSV with the target y: what is said of it
+    "empty": ("", r"empty.csv is empty"),
+    "header": ("x,y\n", r"has a header and no rows"),
+    "no_target": ("x,z\n" + ROWS, r"no_target.csv: there is no column y"),
+    "target_missing": ("x,y\n" + ROWS + "5,\n", r"column y, row 31: the target is missing in 1 rows"),
+    "one_class": ("x,y\n" + ROWS.replace("b", "a"), r"one_class.csv: .*one class, a"),
+    "few": ("x,y\n" + ROWS + "1,c\n1,c\n", r"few.csv: class c has 2 rows"),
+    "constant": ("x,y\n" + re.sub(r"\d+", "1", ROWS), r"constant.csv: every feature column is constant"),
+    "duplicate": ("x,x,y\n" + ROWS.replace(",", ",1,"), r"duplicate.csv has two columns called 'x'"),
+    "too_many": ("x,y\n" + ROWS + "1,a,7\n", r"too_many.csv, row 31: 3 fields, where the header has 2"),
+    "too_few": ("x,z,y\n" + ROWS.replace(",", ",1,") + "1,a\n", r"row 31: 2 fields, where the header has 3"),
+    "encoding": (b"x,y\n" + ROWS.encode() + "1,é\n".encode("latin-1"), r"encoding.csv, row 31: not UTF-8"),
+    "quote": ("x,t,y\n" + ROWS.replace(",", ",1,") * 3 + '3,5" d,a\n', r"quote.csv, row 91 \(its quotes\)"),
+    "turns": ("x,y\n" + LONG + "many,a\n", r"turns.csv: column x, row 100001: 'many' is not a number"),
+    "beyond": ("x,y\n" + ROWS + "1e300,a\n", r"beyond.csv: column x, row 31"),
+    "quantity": ("x,y\n" + "".join(f"{i},{i / 7}\n" for i in range(30)), r"a target is a class, not a quantity"),
+}
+TABLE_WORDS = {  # tables that need more words
+    "soft": ("x,p,q\n1,0.5,0.5\n2,0.9,0.2\n", "data.target=[p,q]", r"row 2: columns p, q hold .*but to 1.1"),
+    "lacks": ("x,y,s\n1,a,train\n2,b,train\n3,a,val\n4,c,test\n", "data.split.column=s", r"class c is among the test"),
+    "strange": ("x,y,s\n1,a,train\n2,b,later\n", "data.split.column=s", r"row 2: 'later' is not train, val or test"),
+    "csv_as_parquet": ("x,y\n" + ROWS, "data=parquet", r"csv_as_parquet.csv is not a Parquet file"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, an unfinished one, broken ones, and tables to go with them."""
+    folder = tmp_path_factory.mktemp("bad")
+    for name in ("run", "changed", "halved"):
+        shutil.copytree(finished, folder / name)
+    (folder / "unfinished" / ".hydra").mkdir(parents=True)
+    (folder / "halved" / "metrics.json").write_text('{"val/loss": 0.1, "val')
+    whole = (finished / "checkpoints" / "best.ckpt").read_bytes()
+    content = torch.load(finished / "checkpoints" / "best.ckpt", weights_only=True)
+    content["record"]["data_sha256"] = "0" * 64
+    torch.save(content, folder / "changed" / "checkpoints" / "best.ckpt")
+    torch.save({"weights": torch.ones(1)}, folder / "other.ckpt")
+    (folder / "cut.ckpt").write_bytes(whole[: len(whole) // 2])
+    (folder / "text.ckpt").write_text("not a checkpoint")
+    (folder / "text.parquet").write_text("nonsense")
+    frame = tables.from_sklearn("breast_cancer", "diagnosis")
+    frame.write_csv(folder / "new.csv")
+    frame.drop("diagnosis").write_csv(folder / "unlabelled.csv")
+    frame.drop("mean radius").write_csv(folder / "narrow.csv")
+    frame.head(0).write_csv(folder / "empty.csv")
+    much = pl.when(pl.int_range(len(frame)) == 2).then(pl.lit("much")).otherwise(pl.col("mean radius").cast(pl.String))
+    frame.with_columns(much.alias("mean radius")).write_csv(folder / "words.csv")
+    (folder / "tables").mkdir()
+    for name, (text, *_) in {**TABLES, **TABLE_WORDS}.items():
+        (folder / "tables" / f"{name}.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    return folder
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        for path in folder.rglob("*")
+    }
+
+
+def check(cases: dict[str, str], imports: str, folder: Path) -> None:
+    """Runs every case as a process, two at a time."""
+    words = [[f"classify.{verb}", *rest] for verb, *rest in (case.split(" ") for case in cases)]
+    for i, (module, *rest) in enumerate(words):
+        if module == "classify.train" and "folder=" not in " ".join(rest):
+            words[i].append(f"folder=new{i}")
+    before = contents(folder)
+    script = [sys.executable, str(ROOT / "tests" / "forked.py"), imports]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(script, cwd=folder, env=environment, input=json.dumps(words), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    wrong = []
+    for (case, text), (code, out, err, torch_imported) in zip(cases.items(), json.loads(done.stdout), strict=True):
+        fine = (
+            code in (1, 2) and (out == "" or imports == "heavy") and err.startswith("error: ") and err.count("\n") == 1
+        )
+        if not fine or not re.search(text, err) or torch_imported != (imports == "heavy"):
+            wrong.append(f"{case}: code {code}, torch {torch_imported}\n{out}{err}")
+    assert not wrong, "\n".join(wrong)
+    after = contents(folder)
+    assert after.keys() - before.keys() == before.keys() - after.keys() == set()
+    assert after == before
+
+
+def test_what_is_answered_at_once(folder: Path) -> None:
+    check(EARLY, "light", folder)
+
+
+def test_what_data_net_and_checkpoint_show(folder: Path) -> None:
+    csv = "train data=csv data.path=tables/{}.csv data.target=y"
+    cases = {csv.format(name): text for name, (_, text) in TABLES.items()}
+    cases |= {f"{csv.format(name)} {more}": text for name, (_, more, text) in TABLE_WORDS.items()}
+    check(LATE | cases, "heavy", folder)
+
+
+def test_a_command_as_typed(folder: Path) -> None:
+    """One case without the fork."""
+    done = subprocess.run(
+        [sys.executable, "-m", "classify.train", "lr=1"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: there is no key lr (did you mean optimizer.lr?)\n"
