@@ -172,3 +172,17 @@ def test_better_follows_the_metric(monitor: str, mode: str) -> None:
     config = configure("unused", f"monitor={monitor}") | {"mode": "auto"}
     assert build.better(config) == mode
     assert build.better(config | {"mode": "max"}) == "max"
+
+
+@pytest.mark.parametrize(
+    ("words", "threads"), [([], 1), (["model.hidden=[512,512]", "data.batch_size=512"], 3), (["trainer.threads=2"], 2)]
+)
+def test_threads_are_as_many_as_pay(words: list[str], threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr(build, "ALL_THREADS", 3)
+    config = configure("unused", *words)
+    try:
+        build.set_threads(config, build.net(config, schema(2)))
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 Config = dict[str, Any]  # the composed config, resolved, as plain values
 
+ALL_THREADS = torch.get_num_threads()  # the cores, or what OMP_NUM_THREADS says where jobs share the machine
+THREADS_FROM = 2**23  # products in a step's forward pass, under which a second thread costs more than it gains
 MOST_BATCHES, STEP_ROWS = (
     64,
     2**14,
@@ -146,6 +148,12 @@ def classifier(config: Config, schema: Schema, measured: dict[str, Metric] | Non
     )
     # now, as the Trainer would read a checkpoint's weights before it turns the net's into float64
     return made.double() if config["trainer"]["precision"] == "64-true" else made
+
+
+def set_threads(config: Config, net: nn.Module, num_nets: int = 1) -> None:
+    """As many threads as trainer.threads says, or as pay for a step of so many of these nets."""
+    products = config["data"]["batch_size"] * num_nets * sum(p.numel() for p in net.parameters())
+    torch.set_num_threads(config["trainer"]["threads"] or (ALL_THREADS if products > THREADS_FROM else 1))
 
 
 def batches_per_step(config: Config) -> int:

@@ -36,7 +36,6 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     from classify.run import Run, record
 
     folder = Path(config["folder"])
-    torch.set_num_threads(config["trainer"]["threads"])
     lightning.seed_everything(config["seed"], verbose=False)
     resumed = Run.open(config["resume"], "last") if config["resume"] else None
     data = build.data(config)
@@ -44,6 +43,7 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     if resumed:
         resumed.check_same(config, data.sha256)
     classifier = build.classifier(config, data.schema)
+    build.set_threads(config, classifier.net)
     if config["init_from"]:
         log.info(take_weights(classifier.net, Run.open(config["init_from"])))
     identity = record(data)

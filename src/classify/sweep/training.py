@@ -19,7 +19,6 @@ from classify.sweep.population import Population
 
 def train_population(configs: list[dict[str, Any]]) -> list[Member]:
     """Trains runs whose configs `stackable` has put together; each member holds its own outcome, or its error."""
-    torch.set_num_threads(configs[0]["trainer"]["threads"])
     members: list[Member] = []
     alike: dict[Any, list[tuple[Member, TabularData]]] = {}
     known: dict[str, TabularData] = {}
@@ -38,6 +37,7 @@ def train_population(configs: list[dict[str, Any]]) -> list[Member]:
         shapes = tuple(parameter.shape for parameter in member.classifier.net.parameters())
         alike.setdefault((shapes, len(table.index["train"])), []).append((member, table))  # folds may differ in these
     for group in alike.values():
+        build.set_threads(configs[0], group[0][0].classifier.net, len(group))
         population = Population([member for member, _ in group], [table for _, table in group])
         quiet = {**configs[0], "callbacks": {}, "logger": {}}
         quiet["trainer"] = {**configs[0]["trainer"], "enable_checkpointing": False}
