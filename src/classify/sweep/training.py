@@ -7,7 +7,6 @@ import json
 from typing import Any
 
 import lightning
-import torch
 from torchmetrics import Metric
 
 from classify import build
