@@ -145,7 +145,7 @@ def test_statistics_come_from_training_rows_only() -> None:
     changed = table.with_row_index("row").with_columns(
         pl.when(pl.col("row").is_in(data.index["train"].tolist())).then(pl.col(first)).otherwise(1e6).alias(first)
     )
-    leaky = TabularData("iris", lambda path, target: changed.drop("row"), "species", Split(), Columns())
+    leaky = TabularData("iris", lambda path, target, kinds: changed.drop("row"), "species", Split(), Columns())
     leaky.setup()
     assert leaky.schema == data.schema
     assert leaky.sha256 != data.sha256
@@ -157,20 +157,22 @@ def test_imports_go_one_way() -> None:
         **{name: set() for name in ("heads", "nets", "values", "errors", "callbacks", "module")},
         "columns": {"values"},
         "schema": {"columns", "values"},
-        "csv_file": {"columns", "values"},
-        "tables": {"csv_file"},
+        "csv_faults": {"values"},
+        "csv_file": {"columns", "csv_faults"},
+        "tables": {"csv_faults", "csv_file"},
         "trained": {"heads", "schema"},
         "baselines": {"data", "nets"},
         "onnx_file": {"columns", "schema", "trained", "values"},
         "split": {"values"},
         "check": {"errors"},
-        "data": {"columns", "schema", "split", "values"},
+        "target": {"values"},
+        "data": {"columns", "schema", "split", "target", "values"},
         "build": {"columns", "heads", "nets", "schema", "data", "module", "callbacks"},
-        "run": {"build", "columns", "schema", "data", "tables", "module", "trained"},
+        "run": {"build", "columns", "schema", "data", "tables", "target", "module", "trained", "values"},
         "__init__": {"run"},
         "train": {"build", "check", "errors", "run"},
         "evaluate": {"baselines", "errors", "run", "data", "heads"},
-        "predict": {"errors", "run", "heads", "tables"},
+        "predict": {"errors", "run", "heads", "tables", "values"},
         "export": {"errors", "run", "schema", "trained", "onnx_file"},
     }
     allowed |= {

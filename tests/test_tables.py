@@ -69,6 +69,19 @@ def run(table: Path) -> Run:
     return Run.open(folder)
 
 
+@pytest.fixture
+def run_of(tmp_path: Path) -> Callable[..., Run]:
+    """Trains one epoch on a CSV file whose target is y."""
+
+    def run(file: Path, *overrides: str) -> Run:
+        folder = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
+        words = ["data=csv", f"data.path={file}", "data.target=y", "trainer.max_epochs=1", "test=false", *overrides]
+        train(configure(folder, *words))
+        return Run.open(folder)
+
+    return run
+
+
 def fit(frame: pl.DataFrame, **columns: Any) -> Schema:
     return Schema.fit(frame, "churned", np.arange(len(frame)), Columns(**columns), [])
 
@@ -528,6 +541,71 @@ def test_whole_numbers_as_floats_are_the_same_categories() -> None:
     schema = fit(pl.DataFrame({"k": [1, 2, 3] * 10, "churned": list("ab") * 15}), categories=["k"])
     as_floats = pl.DataFrame({"k": [1.0, 3.0, None]})
     assert schema.rows(as_floats)[1].flatten().tolist() == [FIRST_CODE, FIRST_CODE + 2, UNSEEN]
+
+
+@pytest.mark.parametrize(("trained", "same"), [(pl.Int64, 7), (pl.Float64, 7), (pl.String, 7), (pl.Boolean, True)])
+def test_a_category_is_the_same_in_every_type(trained: Any, same: Any) -> None:
+    values = [True, False] if trained == pl.Boolean else [7, 8]
+    frame = pl.DataFrame({"k": pl.Series(values * 10).cast(trained), "churned": list("ab") * 10})
+    schema = fit(frame, categories=["k"])
+    codes = [schema.rows(pl.DataFrame({"k": [value]}))[1].item() for value in (same, str(same), float(same), "other")]
+    known = FIRST_CODE + (trained == pl.Boolean)  # false comes before true
+    assert codes == [known, known, UNSEEN if trained == pl.Boolean else known, UNSEEN]
+
+
+def test_what_is_said_of_columns_reaches_the_file(tmp_path: Path, run_of: Callable[..., Run]) -> None:
+    """Codes with zeros, numbers that begin late, texts in what is ignored, in ids and in groups."""
+    lines = ["id,code,late,note,home,x,y", *(f"{i},{i % 3:03},,{i},{i % 50},{i / 7},{'ab'[i % 2]}" for i in range(200))]
+    lines += [f"C{i},{i % 3:03},{i},none,H{i % 50},{i / 7},{'ab'[i % 2]}" for i in range(200)]
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    words = [
+        "data.columns.ignore=[note]",
+        "data.columns.categories=[code]",
+        "data.columns.numbers=[late]",
+        "data.id=id",
+    ]
+    run = run_of(tmp_path / "table.csv", *words, "data.split.group=home", "data.read.head=100")
+    assert [(c.name, c.values) for c in run.schema.categories] == [("code", ("000", "001", "002"))]
+    assert [n.name for n in run.schema.numbers] == ["late", "x"]
+    new = b"code,x,late,id\n001,1,,007\n1,1,,C8\n2.0,1,,9\nnew,1,,9\n,1,,9"
+    out = pl.concat(batches(run, new, tmp_path))
+    assert out["id"].to_list() == ["007", "C8", "9", "9", "9"]
+    expected = pl.DataFrame({"code": ["001", "001", "002", "?", "?"], "x": [1.0] * 5, "late": [None] * 5})
+    np.testing.assert_array_equal(out[:, 1:3].to_numpy(), run.classifier().predict_proba(expected))
+    with pytest.raises(ValueError, match=r"table.csv: there is no column nota \(did you mean note\?\)"):
+        run_of(tmp_path / "table.csv", *words, "data.columns.ignore=[nota]", "data.read.head=1000")
+    with pytest.raises(ValueError, match=r"table.csv: column note, row 201: 'none' is not a number, as the rows"):
+        run_of(tmp_path / "table.csv", "data.columns.ignore=[id,home]", "data.read.head=100")
+
+
+def test_an_unseen_text_among_small_integers(tmp_path: Path, run_of: Callable[..., Run]) -> None:
+    text = "k,x,y\n" + "".join(f"{i % 5},{i},{'ab'[i % 2]}\n" for i in range(60))
+    (tmp_path / "table.csv").write_text(text)
+    run = run_of(tmp_path / "table.csv", "data.columns.small_integers=5")
+    assert run.schema.categories[0].kind == "Int64"
+    (out,) = batches(run, b"k,x\n3,1\n3.0,1\nother,1\n9,1\n", tmp_path)
+    found = out["probability_a"].to_list()
+    assert found[0] == found[1] != found[2] == found[3]
+    (tmp_path / "other.csv").write_text(text + "other,1,a\n")
+    assert run.labelled(str(tmp_path / "other.csv"))[0][1][-1].item() == UNSEEN  # type: ignore[index]
+
+
+def test_rows_are_counted_as_the_file_has_them(tmp_path: Path) -> None:
+    """Rows without a target among them, and rows that do not train."""
+    frame = churn().with_columns(
+        churned=pl.when(pl.int_range(ROWS) < 50).then(None).otherwise(pl.col("churned")),
+        age=pl.when(pl.int_range(ROWS) == 99).then(1e300).otherwise(pl.col("age")),
+        part=pl.Series(["train"] * 100 + ["val", "test"] * 148 + ["train"] * 3 + ["later"]),
+        text=pl.when(pl.int_range(ROWS) == 398).then(pl.lit("much")).otherwise(pl.lit("1")),
+    )
+    words = ["data.drop_missing_target=true"]
+    with pytest.raises(ValueError, match=r"table.parquet: column age, row 100: 1e\+300 is beyond float32"):
+        data_of(frame, tmp_path, *words)
+    with pytest.raises(ValueError, match=r"table.parquet: column part, row 400: 'later' is not train, val or test"):
+        data_of(frame, tmp_path, *words, "data.split.column=part")
+    frame = frame.with_columns(age=1.0, part=pl.col("part").replace("later", "train"))
+    with pytest.raises(ValueError, match=r"table.parquet: column text, row 399: 'much' is not a number"):
+        data_of(frame, tmp_path, *words, "data.split.column=part", "data.columns.numbers=[text]")
 
 
 def test_arrays_are_read_as_frames_are(tmp_path: Path) -> None:

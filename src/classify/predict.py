@@ -35,6 +35,7 @@ def predict(run: Run, table: str, threshold: float | None = None, temperature: f
 
     from classify.heads import predict as decide
     from classify.tables import read_batches
+    from classify.values import numbered
 
     classifier, schema, config = run.classifier(), run.schema, run.config["data"]
     ids = [config["id"]] if isinstance(config["id"], str) else config["id"] or []
@@ -46,25 +47,25 @@ def predict(run: Run, table: str, threshold: float | None = None, temperature: f
         *filter(None, map(config["split"].get, ("column", "group", "time"))),
     }
     options = {key: config["read"][key] for key in ("separator", "null_values") if key in config["read"]}
-    first_row = 1
+    num_rows = 0
     for batch in read_batches(table, schema.kinds, **options):
-        if first_row == 1:
+        if not num_rows:
             if absent := [name for name in (*schema.feature_names, *ids) if name not in batch.columns]:
                 raise ValueError(f"{table}: there is no column {', '.join(absent)}: the classifier was trained with it")
             if extra := [name for name in batch.columns if name not in {*schema.feature_names, *not_read}]:
-                log.warning("%s: columns that training left out are ignored: %s", table, ", ".join(extra))
-        kept, num_rows = batch.select(ids), len(batch)
+                log.warning("columns that training left out are ignored: %s", ", ".join(extra))
         try:
-            rows = schema.rows(batch, first_row)
+            with numbered(range(num_rows, num_rows + len(batch))):
+                rows = schema.rows(batch)
         except ValueError as error:
             raise ValueError(f"{table}: {error}") from error
-        first_row += num_rows
+        num_rows += len(batch)
         probabilities = (classifier(rows) / temperature).softmax(-1)
         columns = zip(schema.classes, probabilities.T.numpy(), strict=True)
         shares = [pl.Series(f"probability_{name}", values) for name, values in columns]
         names = pl.Series("prediction", schema.classes)[decide(probabilities, threshold).numpy()]
-        yield pl.DataFrame([*kept, *shares, names])
-    if first_row == 1:
+        yield pl.DataFrame([*batch.select(ids), *shares, names])
+    if not num_rows:
         raise ValueError(f"{table} has no rows to predict")
 
 
@@ -98,14 +99,19 @@ def umask() -> int:
 
 @contextmanager
 def on_disk(table: str) -> Iterator[str]:
-    """The table's path; what comes through a pipe ("-") is put into a file first, as memory has a bound."""
-    if table != "-":
+    """The table's path; what comes through a pipe is put into a file first, as memory has a bound."""
+    if table != "-" and not Path(table).is_fifo():
         yield table
         return
-    with tempfile.NamedTemporaryFile(suffix=".csv") as file:
-        shutil.copyfileobj(sys.stdin.buffer, file)
+    with tempfile.NamedTemporaryFile() as file:
+        with sys.stdin.buffer if table == "-" else open(table, "rb") as pipe:
+            shutil.copyfileobj(pipe, file)
         file.flush()
-        yield file.name
+        try:
+            yield file.name
+        except ValueError as error:
+            name = "standard input" if table == "-" else table
+            raise ValueError(str(error).replace(file.name, name)) from error
 
 
 def main() -> None:

@@ -27,7 +27,11 @@ class TrainedClassifier(nn.Module):
 
     def forward(self, rows: Any) -> Tensor:
         """Scores of the schema's rows: numbers in the order of `schema.numbers`, or a pair of numbers and codes."""
-        numbers = rows[0] if isinstance(rows, tuple) else torch.as_tensor(rows, dtype=torch.float32)
+        try:
+            numbers = rows[0] if isinstance(rows, tuple) else torch.as_tensor(rows, dtype=torch.float32)
+        except (TypeError, ValueError, RuntimeError):
+            what = f"of {type(rows[0]).__name__}" if isinstance(rows, list) and rows else ""
+            raise TypeError(f"rows are a {type(rows).__name__} {what}: give a frame, an array or a tensor") from None
         if numbers.dim() != 2 or numbers.shape[1] != len(self.schema.numbers):
             names = ", ".join(number.name for number in self.schema.numbers)
             raise ValueError(
@@ -39,7 +43,7 @@ class TrainedClassifier(nn.Module):
         """Probabilities, (rows, classes), in the order of `classes_`; scores are divided by the temperature."""
         if isinstance(table, np.ndarray) and not self.schema.categories:  # columns in the order of schema.numbers
             table = pl.DataFrame(table, schema=[number.name for number in self.schema.numbers])
-        if isinstance(table, pl.DataFrame) or hasattr(table, "iloc"):
+        if isinstance(table, pl.DataFrame | pl.LazyFrame) or hasattr(table, "iloc"):
             table = self.schema.rows(polars_frame(table))
         return (self(table) / temperature).softmax(-1).numpy()
 
@@ -50,6 +54,8 @@ class TrainedClassifier(nn.Module):
 
 def polars_frame(table: Any) -> pl.DataFrame:
     """A polars frame of a polars or pandas one."""
+    if isinstance(table, pl.LazyFrame):
+        table = table.collect()
     if isinstance(table, pl.DataFrame):
         return table
     columns = {}
