@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import pty
 import re
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -286,7 +290,7 @@ def test_predict_streams_what_load_gives(run: Run, table: Path, tmp_path: Path) 
     shuffled.write_parquet(tmp_path / "shuffled.parquet")
     done = predict_file(str(run.folder), "shuffled.parquet", "-o", "out.csv", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert b"ignored: country, extra\n" in done.stderr
+    assert done.stderr == b"columns that training left out are ignored: country, extra\n"  # and no progress bar
     out = pl.read_csv(tmp_path / "out.csv")
     assert out.columns == ["customer", "probability_no", "probability_yes", "prediction"]
     np.testing.assert_allclose(out[:, 1:3].to_numpy(), expected, atol=1e-6)
@@ -303,13 +307,28 @@ def test_predict_without_id_columns(tmp_path: Path) -> None:
     assert len(out) == 150
 
 
-def test_predict_reads_and_writes_pipes(run: Run, table: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", predict.__name__, str(run.folder), "-", "--threshold", "0.9"]
-    piped = subprocess.run(command, input=table.read_bytes(), capture_output=True, check=True)
-    lines = piped.stdout.decode().splitlines()
+def test_predict_reads_pipes_and_shows_rows_per_second_on_a_terminal(run: Run, table: Path) -> None:
+    """A named pipe in, a pipe out, and a pseudo-terminal for messages."""
+    words = f"{sys.executable} -m {predict.__name__} {run.folder} <(cat {table}) --threshold 0.9"
+    terminal, its_end = pty.openpty()
+    termios.tcsetwinsize(its_end, (24, 80))
+    process = subprocess.Popen(["bash", "-c", words], stdout=subprocess.PIPE, stderr=its_end)
+    os.close(its_end)
+    lines = process.communicate()[0].decode().splitlines()
+    assert process.returncode == 0
     assert len(lines) == ROWS + 1
     probabilities = load(run.folder).predict_proba(churn())
     assert sum(line.endswith(",yes") for line in lines) == (probabilities[:, 1] >= 0.9).sum()
+    assert re.search(rb"400 rows \[[0-9:]+, [0-9.]+k? rows/s\]", os.read(terminal, 2**16))
+    os.close(terminal)
+
+
+def test_predict_says_standard_input(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["predict", str(run.folder), "-"])
+    for text, said in ((b"a,b\n1,2\n", "standard input: there is no column age"), (b"", "standard input is empty")):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+        with pytest.raises(SystemExit, match=f"error: {said}"):
+            predict.main()
 
 
 def batches(run: Run, frame: pl.DataFrame | bytes, tmp_path: Path, ending: str = "csv") -> list[pl.DataFrame]:
@@ -357,6 +376,20 @@ def test_frames_of_pandas_and_polars(run: Run) -> None:
     assert classifier.predict(frame).tolist() == classifier.predict(churn()).tolist()
     assert classifier.classes_.tolist() == ["no", "yes"]
     assert set(classifier.predict(churn(), threshold=0.0)) == {"yes"}
+    assert classifier.predict(churn().lazy()).tolist() == classifier.predict(churn()).tolist()
+    for nothing, said in (
+        ({"age": [1]}, "rows are a dict"),
+        (["a", "b"], "rows are a list"),
+        ("churn.csv", "rows are a str"),
+        (None, "rows are a NoneType"),
+        (churn()["plan"], "rows are a Series"),
+        (pd.Series(["a"]), "rows are a Series"),
+        (np.array([["a"]]), "rows are a ndarray"),
+    ):
+        with pytest.raises(TypeError, match=said):
+            classifier.predict_proba(nothing)
+    with pytest.raises(ValueError, match=r"rows are \(2, 4\).* and codes"):
+        classifier.predict_proba(np.zeros((2, 4)))
 
 
 def test_evaluate_is_scikit_learns(run: Run) -> None:
