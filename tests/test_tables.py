@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -121,7 +122,7 @@ def test_columns_can_be_forced() -> None:
     assert [c.name for c in schema.categories] == ["plan", "code"]
     assert {"text"} == {n.name for n in schema.numbers} - {"age", "joined", "active"}
     assert [c.name for c in fit(frame, small_integers=3).categories] == ["plan", "code", "text"]
-    with pytest.raises(ValueError, match=r"no column cod .did you mean code\?"):
+    with pytest.raises(ValueError, match=r"no column cod .did you mean 'code'\?"):
         fit(frame, categories=["cod"])
 
 
@@ -492,9 +493,13 @@ def test_export_of_numbers_or_categories_alone(frame: pl.DataFrame, tmp_path: Pa
 def csv(text: str | bytes) -> Callable[[Path], list[str]]:
     def write(file: Path) -> list[str]:
         file.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return ["data=csv", f"data.path={file}", "data.target=y"]
+        return csv_words(file)
 
     return write
+
+
+def csv_words(file: Path) -> list[str]:
+    return ["data=csv", f"data.path={file}", "data.target=y"]
 
 
 GOOD = "".join(f"{i},{'ab'[i % 2]}\n" for i in range(30))
@@ -523,6 +528,13 @@ BROKEN = {
         lambda file: [*csv("x,p,q\n1,0.5,0.5\n2,0.9,0.2\n")(file)[:2], "data.target=[p,q]"],
         "row 2: columns p, q hold [0.9, 0.2], which are no probabilities that sum to 1 but to 1.1",
     ),
+    "a folder": (lambda file: file.mkdir() or csv_words(file), "table.csv is a folder"),
+    "compressed": (csv(gzip.compress(b"x,y\n1,a\n")), "table.csv is compressed: unpack it first"),
+    "Excel": (csv(b"PK\x03\x04"), "table.csv is a zip archive or an Excel workbook"),
+    "UTF-16": (csv(("x,y\n" + GOOD).encode("utf-16")), "table.csv is UTF-16 text"),
+    "UTF-16 without a mark": (csv(("x,y\n" + GOOD).encode("utf-16-le")), "table.csv is UTF-16 text"),
+    "old line ends": (csv(("x,y\n" + GOOD).replace("\n", "\r")), r"table.csv ends its lines with \r alone"),
+    "spaces in the header": (csv("x, y\n" + GOOD), "no column y (did you mean ' y'?)"),
     "quantity": (csv("x,y\n" + "".join(f"{i},{i / 7}\n" for i in range(30))), "a target is a class, not a quantity"),
     "class that training lacks": (
         lambda file: [*csv("x,y,s\n" + "1,a,train\n2,b,train\n3,a,val\n4,c,test\n")(file), "data.split.column=s"],
@@ -605,7 +617,7 @@ def test_what_is_said_of_columns_reaches_the_file(tmp_path: Path, run_of: Callab
     assert out["id"].to_list() == ["007", "C8", "9", "9", "9"]
     expected = pl.DataFrame({"code": ["001", "001", "002", "?", "?"], "x": [1.0] * 5, "late": [None] * 5})
     np.testing.assert_array_equal(out[:, 1:3].to_numpy(), run.classifier().predict_proba(expected))
-    with pytest.raises(ValueError, match=r"table.csv: there is no column nota \(did you mean note\?\)"):
+    with pytest.raises(ValueError, match=r"table.csv: there is no column nota \(did you mean 'note'\?\)"):
         run_of(tmp_path / "table.csv", *words, "data.columns.ignore=[nota]", "data.read.head=1000")
     with pytest.raises(ValueError, match=r"table.csv: column note, row 201: 'none' is not a number, as the rows"):
         run_of(tmp_path / "table.csv", "data.columns.ignore=[id,home]", "data.read.head=100")

@@ -140,7 +140,7 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
 
 def same_type(value: Any, default: Any) -> bool:
     """Whether `value` may stand where `default` stands: an int is a good float, and any scalar is good text."""
-    if default is None or any(isinstance(side, str) and side.startswith("${") for side in (value, default)):
+    if default in (None, "???") or any(isinstance(side, str) and side.startswith("${") for side in (value, default)):
         return True
     if isinstance(default, str):
         return isinstance(value, str | int | float)

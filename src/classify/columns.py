@@ -147,8 +147,9 @@ def number(column: pl.Series, columns: Columns) -> Number:
 def mean_and_std(values: np.ndarray) -> tuple[float, float]:
     if not len(values) or values.min() == values.max():
         return (float(values[0]) if len(values) else 0.0), 0.0
-    mean = float(values.mean())
-    return mean, float((values - mean).std())
+    with np.errstate(over="ignore"):  # such values are refused where they are read
+        mean = float(values.mean())
+        return mean, float((values - mean).std())
 
 
 def category(column: pl.Series, columns: Columns, part: str | None = None) -> Category:

@@ -28,8 +28,6 @@ NO_CSV = {  # first bytes: what such a file is, and what to do
     b"\x28\xb5\x2f\xfd": "compressed: unpack it first",
     b"\xfd7zXZ": "compressed: unpack it first",
     b"BZh": "compressed: unpack it first",
-    b"\xff\xfe": "UTF-16 text: save it as UTF-8",
-    b"\xfe\xff": "UTF-16 text: save it as UTF-8",
 }
 
 
@@ -48,6 +46,10 @@ def header(path: str, separator: str) -> list[str]:
     for first, what in NO_CSV.items():
         if line.startswith(first):
             raise ValueError(f"{path} is {what}")
+    if b"\0" in line:
+        raise ValueError(f"{path} is UTF-16 text, or no text: save it as UTF-8")
+    if b"\r" in line.rstrip() and b'"' not in line:
+        raise ValueError(f"{path} ends its lines with \\r alone: save it with \\n")
     try:
         names = next(csv.reader(io.StringIO(line.decode("utf-8-sig"), newline=""), delimiter=separator), [])
     except UnicodeDecodeError as error:

@@ -101,7 +101,7 @@ def known(frame: pl.DataFrame, names: Iterable[str]) -> None:
     for name in names:
         if name not in frame.columns:
             close = difflib.get_close_matches(name, frame.columns, 1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
+            hint = f" (did you mean {close[0]!r}?)" if close else ""  # quoted, as it may hold spaces
             raise ValueError(f"there is no column {name}{hint}: there are {', '.join(frame.columns[:20])}")
 
 
