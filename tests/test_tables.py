@@ -361,11 +361,16 @@ def test_predict_refuses(run: Run, tmp_path: Path) -> None:
         list(predict.predict(run, str(tmp_path / "none.csv")))
 
 
-def test_a_failed_prediction_leaves_the_old_file(run: Run, tmp_path: Path) -> None:
+def test_a_failed_prediction_leaves_the_old_file(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "out.csv").write_text("before")
-    churn().drop("age").write_csv(tmp_path / "new.csv")
-    done = predict_file(str(run.folder), "new.csv", "-o", "out.csv", cwd=tmp_path)
-    assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (1, b"", 1)
+    late = churn().with_columns(pl.col("spend").cast(pl.String)).vstack(churn(1).with_columns(spend=pl.lit("much")))
+    late.write_csv(tmp_path / "new.csv")
+    monkeypatch.setattr(csv_file, "BLOCK_BYTES", 4096)  # so that many rows have been written by then
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["predict", str(run.folder), "new.csv", "-o", "out.csv"])
+    with pytest.raises(SystemExit, match=r"^error: new.csv: column spend, row 401: 'much' is not a number") as stop:
+        predict.main()
+    assert "\n" not in str(stop.value)
     assert (tmp_path / "out.csv").read_text() == "before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new.csv", "out.csv"]
 

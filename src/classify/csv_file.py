@@ -36,10 +36,8 @@ def csv_batches(
     for block in ahead(blocks(path)):
         try:
             if first_row == 1 and head:
-                infer: dict[str, Any] = {"new_columns": names, "try_parse_dates": True, "infer_schema_length": head}
-                types = dict(pl.scan_csv(io.BytesIO(block), **infer, **options).collect_schema()) | given
-                small = near_zero(read(block, types), without=given)
-                types |= dict.fromkeys(small, pl.Float32())
+                types = inferred(block, given, {"new_columns": names, "infer_schema_length": head, **options})
+                types |= dict.fromkeys(near_zero(read(block, types), without=given), pl.Float32())
             frame = read(block, types)
             if wide := [c.name for c in frame if c.dtype == pl.Float32 and c.is_infinite().any()]:
                 types |= dict.fromkeys(wide, pl.Float64())
@@ -51,8 +49,7 @@ def csv_batches(
                 types |= mended(read(block, dict.fromkeys(names, pl.String)), types, given, path, first_row)
                 frame = read(block, types)
             except pl.exceptions.PolarsError:
-                where = f"{path}{open_quote(block, first_row)}"
-                raise ValueError(f"{where}: {str(error).splitlines()[0]}") from error
+                raise ValueError(f"{path}{open_quote(block, first_row)}: {str(error).splitlines()[0]}") from error
         if frame[:, -1].null_count():  # polars fills short rows with missing values
             explain_rows(path, block, separator, len(names), first_row)
             frame = frame.filter(~pl.all_horizontal(pl.all().is_null()))  # blank lines
@@ -75,6 +72,11 @@ def ahead(items: Iterator[bytes]) -> Iterator[bytes]:
         while (item := coming.result()) is not None:
             coming = maker.submit(next, items, None)
             yield item
+
+
+def inferred(block: bytes, given: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """The polars types of the columns, as far as they are not given."""
+    return dict(pl.scan_csv(io.BytesIO(block), try_parse_dates=True, **options).collect_schema()) | given
 
 
 def near_zero(frame: pl.DataFrame, without: Iterable[str]) -> list[str]:

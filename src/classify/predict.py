@@ -35,14 +35,13 @@ def predict(run: Run, table: str, threshold: float | None = None, temperature: f
 
     from classify.heads import predict as decide
     from classify.tables import read_batches
-    from classify.values import numbered
+    from classify.values import columns_of, numbered
 
     classifier, schema, config = run.classifier(), run.schema, run.config["data"]
-    ids = [config["id"]] if isinstance(config["id"], str) else config["id"] or []
-    target = [schema.target] if isinstance(schema.target, str) else list(schema.target)
+    ids = columns_of(config["id"])
     not_read = {
         *ids,
-        *target,
+        *columns_of(schema.target),
         *config["columns"]["ignore"],
         *filter(None, map(config["split"].get, ("column", "group", "time"))),
     }
