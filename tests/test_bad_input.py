@@ -1,5 +1,6 @@
 """What a person may get wrong: exit code not 0, one line that says what and what to do, and nothing changed."""
 
+import gzip
 import hashlib
 import json
 import os
@@ -91,6 +92,7 @@ LATE = {
     "train data.split.test_fraction=0.6 data.split.validation_fraction=0.6": r"leave no rows to train on",
     "train data.columns.ignore=[radius]": r"breast_cancer: there is no column radius .did you mean",
     "train data.path=titanic": r"data.path=titanic is no table inside scikit-learn: there are breast_cancer, iris",
+    "train data=csv data.path=tables data.target=y": r"tables is a folder: name a file",
     "train init_from=run model=linear head=softmax": r"has no weights that fit",
     "train init_from=cut.ckpt": r"cut.ckpt is not a whole checkpoint",
     "train trainer.accelerator=abacus": r"abacus",
@@ -124,6 +126,12 @@ TABLES: dict[str, tuple[str | bytes, str]] = {  # a CSV with the target y: what 
     "quote": ("x,t,y\n" + ROWS.replace(",", ",1,") * 3 + '3,5" d,a\n', r"quote.csv, row 91 \(its quotes\)"),
     "turns": ("x,y\n" + LONG + "many,a\n", r"turns.csv: column x, row 100001: 'many' is not a number"),
     "beyond": ("x,y\n" + ROWS + "1e300,a\n", r"beyond.csv: column x, row 31"),
+    "compressed": (gzip.compress(b"x,y\n1,a\n"), r"compressed.csv is compressed: unpack it first"),
+    "excel": (b"PK\x03\x04", r"excel.csv is a zip archive or an Excel workbook: save the table as CSV"),
+    "utf16": (("x,y\n" + ROWS).encode("utf-16"), r"utf16.csv is UTF-16 text"),
+    "no_mark": (("x,y\n" + ROWS).encode("utf-16-le"), r"no_mark.csv is UTF-16 text"),
+    "old_ends": (("x,y\n" + ROWS).replace("\n", "\r"), r"old_ends.csv ends its lines with .r alone"),
+    "spaces": ("x, y\n" + ROWS, r"no column y .did you mean ' y'"),
     "quantity": ("x,y\n" + "".join(f"{i},{i / 7}\n" for i in range(30)), r"a target is a class, not a quantity"),
 }
 TABLE_WORDS = {  # tables that need more words

@@ -44,6 +44,13 @@ def test_composes_checks_and_builds(choice: str, tmp_path: Path) -> None:
     assert build.trainer(config, {}).max_epochs == config["trainer"]["max_epochs"]
 
 
+def test_the_target_may_be_several_columns() -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        words = ["data=csv", "data.path=table", "data.target=[no,yes]"]
+        cfg = compose("config", words, return_hydra_config=True)
+        check_values(cfg, cfg.hydra.runtime.choices)
+
+
 @pytest.mark.parametrize("choice", ["logger=tensorboard", "optimizer=adamw", "optimizer=adam", "head=softmax"])
 def test_trains(choice: str, tmp_path: Path) -> None:
     assert "test/accuracy" in train(configure(tmp_path, choice, "debug=fast"))

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import pty
+import re
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,6 +73,19 @@ def run(table: Path) -> Run:
     return Run.open(folder)
 
 
+@pytest.fixture
+def run_of(tmp_path: Path) -> Callable[..., Run]:
+    """Trains one epoch on a CSV file whose target is y."""
+
+    def run(file: Path, *overrides: str) -> Run:
+        folder = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
+        words = ["data=csv", f"data.path={file}", "data.target=y", "trainer.max_epochs=1", "test=false", *overrides]
+        train(configure(folder, *words))
+        return Run.open(folder)
+
+    return run
+
+
 def fit(frame: pl.DataFrame, **columns: Any) -> Schema:
     return Schema.fit(frame, "churned", np.arange(len(frame)), Columns(**columns), [])
 
@@ -103,7 +121,7 @@ def test_columns_can_be_forced() -> None:
     assert [c.name for c in schema.categories] == ["plan", "code"]
     assert {"text"} == {n.name for n in schema.numbers} - {"age", "joined", "active"}
     assert [c.name for c in fit(frame, small_integers=3).categories] == ["plan", "code", "text"]
-    with pytest.raises(ValueError, match=r"no column cod .did you mean code\?"):
+    with pytest.raises(ValueError, match=r"no column cod .did you mean 'code'\?"):
         fit(frame, categories=["cod"])
 
 
@@ -272,7 +290,7 @@ def test_predict_streams_what_load_gives(run: Run, table: Path, tmp_path: Path) 
     shuffled.write_parquet(tmp_path / "shuffled.parquet")
     done = predict_file(str(run.folder), "shuffled.parquet", "-o", "out.csv", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert b"ignored: country, extra\n" in done.stderr
+    assert done.stderr == b"columns that training left out are ignored: country, extra\n"  # and no progress bar
     out = pl.read_csv(tmp_path / "out.csv")
     assert out.columns == ["customer", "probability_no", "probability_yes", "prediction"]
     np.testing.assert_allclose(out[:, 1:3].to_numpy(), expected, atol=1e-6)
@@ -289,13 +307,28 @@ def test_predict_without_id_columns(tmp_path: Path) -> None:
     assert len(out) == 150
 
 
-def test_predict_reads_and_writes_pipes(run: Run, table: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", predict.__name__, str(run.folder), "-", "--threshold", "0.9"]
-    piped = subprocess.run(command, input=table.read_bytes(), capture_output=True, check=True)
-    lines = piped.stdout.decode().splitlines()
+def test_predict_reads_pipes_and_shows_rows_per_second_on_a_terminal(run: Run, table: Path) -> None:
+    """A named pipe in, a pipe out, and a pseudo-terminal for messages."""
+    words = f"{sys.executable} -m {predict.__name__} {run.folder} <(cat {table}) --threshold 0.9"
+    terminal, its_end = pty.openpty()
+    termios.tcsetwinsize(its_end, (24, 80))
+    process = subprocess.Popen(["bash", "-c", words], stdout=subprocess.PIPE, stderr=its_end)
+    os.close(its_end)
+    lines = process.communicate()[0].decode().splitlines()
+    assert process.returncode == 0
     assert len(lines) == ROWS + 1
     probabilities = load(run.folder).predict_proba(churn())
     assert sum(line.endswith(",yes") for line in lines) == (probabilities[:, 1] >= 0.9).sum()
+    assert re.search(rb"400 rows \[[0-9:]+, [0-9.]+k? rows/s\]", os.read(terminal, 2**16))
+    os.close(terminal)
+
+
+def test_predict_says_standard_input(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["predict", str(run.folder), "-"])
+    for text, said in ((b"a,b\n1,2\n", "standard input: there is no column age"), (b"", "standard input is empty")):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+        with pytest.raises(SystemExit, match=f"error: {said}"):
+            predict.main()
 
 
 def batches(run: Run, frame: pl.DataFrame | bytes, tmp_path: Path, ending: str = "csv") -> list[pl.DataFrame]:
@@ -317,6 +350,20 @@ def test_predict_refuses(run: Run, tmp_path: Path) -> None:
         batches(run, text, tmp_path, "parquet")
 
 
+def test_a_failed_prediction_leaves_the_old_file(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out.csv").write_text("before")
+    late = churn().with_columns(pl.col("spend").cast(pl.String)).vstack(churn(1).with_columns(spend=pl.lit("much")))
+    late.write_csv(tmp_path / "new.csv")
+    monkeypatch.setattr(csv_file, "BLOCK_BYTES", 4096)  # so that many rows have been written by then
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["predict", str(run.folder), "new.csv", "-o", "out.csv"])
+    with pytest.raises(SystemExit, match=r"^error: new.csv: column spend, row 401: 'much' is not a number") as stop:
+        predict.main()
+    assert "\n" not in str(stop.value)
+    assert (tmp_path / "out.csv").read_text() == "before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new.csv", "out.csv"]
+
+
 def test_frames_of_pandas_and_polars(run: Run) -> None:
     classifier, columns = load(run.folder), {name: churn()[name].to_list() for name in churn().columns}
     frame = pd.DataFrame(columns).assign(joined=pd.to_datetime(columns["joined"]))
@@ -324,6 +371,20 @@ def test_frames_of_pandas_and_polars(run: Run) -> None:
     assert classifier.predict(frame).tolist() == classifier.predict(churn()).tolist()
     assert classifier.classes_.tolist() == ["no", "yes"]
     assert set(classifier.predict(churn(), threshold=0.0)) == {"yes"}
+    assert classifier.predict(churn().lazy()).tolist() == classifier.predict(churn()).tolist()
+    for nothing, said in (
+        ({"age": [1]}, "rows are a dict"),
+        (["a", "b"], "rows are a list"),
+        ("churn.csv", "rows are a str"),
+        (None, "rows are a NoneType"),
+        (churn()["plan"], "rows are a Series"),
+        (pd.Series(["a"]), "rows are a Series"),
+        (np.array([["a"]]), "rows are a ndarray"),
+    ):
+        with pytest.raises(TypeError, match=said):
+            classifier.predict_proba(nothing)
+    with pytest.raises(ValueError, match=r"rows are \(2, 4\).* and codes"):
+        classifier.predict_proba(np.zeros((2, 4)))
 
 
 def test_evaluate_is_scikit_learns(run: Run) -> None:
@@ -426,9 +487,13 @@ def test_export_of_numbers_or_categories_alone(frame: pl.DataFrame, tmp_path: Pa
 def csv(text: str) -> Callable[[Path], list[str]]:
     def write(file: Path) -> list[str]:
         file.write_text(text)
-        return ["data=csv", f"data.path={file}", "data.target=y"]
+        return csv_words(file)
 
     return write
+
+
+def csv_words(file: Path) -> list[str]:
+    return ["data=csv", f"data.path={file}", "data.target=y"]
 
 
 GOOD = "".join(f"{i},{'ab'[i % 2]}\n" for i in range(30))
@@ -463,6 +528,71 @@ def test_whole_numbers_as_floats_are_the_same_categories() -> None:
     schema = fit(pl.DataFrame({"k": [1, 2, 3] * 10, "churned": list("ab") * 15}), categories=["k"])
     as_floats = pl.DataFrame({"k": [1.0, 3.0, None]})
     assert schema.rows(as_floats)[1].flatten().tolist() == [FIRST_CODE, FIRST_CODE + 2, UNSEEN]
+
+
+@pytest.mark.parametrize(("trained", "same"), [(pl.Int64, 7), (pl.Float64, 7), (pl.String, 7), (pl.Boolean, True)])
+def test_a_category_is_the_same_in_every_type(trained: Any, same: Any) -> None:
+    values = [True, False] if trained == pl.Boolean else [7, 8]
+    frame = pl.DataFrame({"k": pl.Series(values * 10).cast(trained), "churned": list("ab") * 10})
+    schema = fit(frame, categories=["k"])
+    codes = [schema.rows(pl.DataFrame({"k": [value]}))[1].item() for value in (same, str(same), float(same), "other")]
+    known = FIRST_CODE + (trained == pl.Boolean)  # false comes before true
+    assert codes == [known, known, UNSEEN if trained == pl.Boolean else known, UNSEEN]
+
+
+def test_what_is_said_of_columns_reaches_the_file(tmp_path: Path, run_of: Callable[..., Run]) -> None:
+    """Codes with zeros, numbers that begin late, texts in what is ignored, in ids and in groups."""
+    lines = ["id,code,late,note,home,x,y", *(f"{i},{i % 3:03},,{i},{i % 50},{i / 7},{'ab'[i % 2]}" for i in range(200))]
+    lines += [f"C{i},{i % 3:03},{i},none,H{i % 50},{i / 7},{'ab'[i % 2]}" for i in range(200)]
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    words = [
+        "data.columns.ignore=[note]",
+        "data.columns.categories=[code]",
+        "data.columns.numbers=[late]",
+        "data.id=id",
+    ]
+    run = run_of(tmp_path / "table.csv", *words, "data.split.group=home", "data.read.head=100")
+    assert [(c.name, c.values) for c in run.schema.categories] == [("code", ("000", "001", "002"))]
+    assert [n.name for n in run.schema.numbers] == ["late", "x"]
+    new = b"code,x,late,id\n001,1,,007\n1,1,,C8\n2.0,1,,9\nnew,1,,9\n,1,,9"
+    out = pl.concat(batches(run, new, tmp_path))
+    assert out["id"].to_list() == ["007", "C8", "9", "9", "9"]
+    expected = pl.DataFrame({"code": ["001", "001", "002", "?", "?"], "x": [1.0] * 5, "late": [None] * 5})
+    np.testing.assert_array_equal(out[:, 1:3].to_numpy(), run.classifier().predict_proba(expected))
+    with pytest.raises(ValueError, match=r"table.csv: there is no column nota \(did you mean 'note'\?\)"):
+        run_of(tmp_path / "table.csv", *words, "data.columns.ignore=[nota]", "data.read.head=1000")
+    with pytest.raises(ValueError, match=r"table.csv: column note, row 201: 'none' is not a number, as the rows"):
+        run_of(tmp_path / "table.csv", "data.columns.ignore=[id,home]", "data.read.head=100")
+
+
+def test_an_unseen_text_among_small_integers(tmp_path: Path, run_of: Callable[..., Run]) -> None:
+    text = "k,x,y\n" + "".join(f"{i % 5},{i},{'ab'[i % 2]}\n" for i in range(60))
+    (tmp_path / "table.csv").write_text(text)
+    run = run_of(tmp_path / "table.csv", "data.columns.small_integers=5")
+    assert run.schema.categories[0].kind == "Int64"
+    (out,) = batches(run, b"k,x\n3,1\n3.0,1\nother,1\n9,1\n", tmp_path)
+    found = out["probability_a"].to_list()
+    assert found[0] == found[1] != found[2] == found[3]
+    (tmp_path / "other.csv").write_text(text + "other,1,a\n")
+    assert run.labelled(str(tmp_path / "other.csv"))[0][1][-1].item() == UNSEEN  # type: ignore[index]
+
+
+def test_rows_are_counted_as_the_file_has_them(tmp_path: Path) -> None:
+    """Rows without a target among them, and rows that do not train."""
+    frame = churn().with_columns(
+        churned=pl.when(pl.int_range(ROWS) < 50).then(None).otherwise(pl.col("churned")),
+        age=pl.when(pl.int_range(ROWS) == 99).then(1e300).otherwise(pl.col("age")),
+        part=pl.Series(["train"] * 100 + ["val", "test"] * 148 + ["train"] * 3 + ["later"]),
+        text=pl.when(pl.int_range(ROWS) == 398).then(pl.lit("much")).otherwise(pl.lit("1")),
+    )
+    words = ["data.drop_missing_target=true"]
+    with pytest.raises(ValueError, match=r"table.parquet: column age, row 100: 1e\+300 is beyond float32"):
+        data_of(frame, tmp_path, *words)
+    with pytest.raises(ValueError, match=r"table.parquet: column part, row 400: 'later' is not train, val or test"):
+        data_of(frame, tmp_path, *words, "data.split.column=part")
+    frame = frame.with_columns(age=1.0, part=pl.col("part").replace("later", "train"))
+    with pytest.raises(ValueError, match=r"table.parquet: column text, row 399: 'much' is not a number"):
+        data_of(frame, tmp_path, *words, "data.split.column=part", "data.columns.numbers=[text]")
 
 
 def test_arrays_are_read_as_frames_are(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from classify.values import as_float64, as_text, polars_type
+from classify.values import RowError, as_float64, as_text, plain
 
 log = logging.getLogger(__name__)
 
@@ -64,17 +64,17 @@ class Number:
         """What an exported model calls it."""
         return self.name
 
-    def read(self, column: pl.Series, first_row: int) -> np.ndarray:
+    def read(self, column: pl.Series) -> np.ndarray:
         """The values in float32, (rows,); missing and infinite ones are NaN."""
         if column.dtype == pl.Float32 and not self.offset:
             values = column.to_numpy(writable=True)
             values[np.isinf(values)] = np.nan
             return values
-        values = as_float64(column, first_row) - self.offset
+        values = as_float64(column) - self.offset
         values[np.isinf(values)] = np.nan
         if (too_large := np.abs(values) > FLOAT32_MOST).any():
-            row = int(too_large.argmax())
-            raise ValueError(f"column {self.name}, row {first_row + row}: {column[row]} is beyond float32: rescale it")
+            row = too_large.argmax()
+            raise RowError(self.name, row, f"{column[int(row)]} is beyond float32: rescale it")
         return values.astype(np.float32)
 
 
@@ -105,11 +105,13 @@ class Category:
         return values | {"": MISSING if self.has_missing else UNSEEN}
 
     def read(self, column: pl.Series) -> np.ndarray:
-        """The codes, (rows,)."""
-        if column.dtype.is_float() and polars_type(self.kind).is_integer():  # as frames with missing values hold them
-            column = column.fill_nan(None).cast(pl.Int64, strict=False)
+        """The codes, (rows,); a value that training saw in another type (7 as "7" or 7.0) is the same one."""
         text = as_text(column, self.part)
-        return text.replace_strict(self.codes, default=UNSEEN, return_dtype=pl.Int32).to_numpy()
+        codes = text.replace_strict(self.codes, default=None, return_dtype=pl.Int32)
+        if codes.null_count():
+            same = {value: FIRST_CODE + i for i, value in enumerate(plain(pl.Series(self.values, dtype=pl.String)))}
+            codes = codes.fill_null(plain(text).replace_strict(same, default=UNSEEN, return_dtype=pl.Int32))
+        return codes.to_numpy()
 
 
 def features(column: pl.Series, columns: Columns) -> list[Number | Category] | str:
@@ -136,7 +138,7 @@ def features(column: pl.Series, columns: Columns) -> list[Number | Category] | s
 
 
 def number(column: pl.Series, columns: Columns) -> Number:
-    values = as_float64(column, 1)
+    values = as_float64(column)
     finite = values[np.isfinite(values)]
     mean, std = mean_and_std(finite)
     offset = mean if abs(mean) > OFFSET_FROM * std else 0.0
@@ -150,8 +152,9 @@ def number(column: pl.Series, columns: Columns) -> Number:
 def mean_and_std(values: np.ndarray) -> tuple[float, float]:
     if not len(values) or values.min() == values.max():
         return (float(values[0]) if len(values) else 0.0), 0.0
-    mean = float(values.mean())
-    return mean, float((values - mean).std())
+    with np.errstate(over="ignore"):  # such values are refused where they are read
+        mean = float(values.mean())
+        return mean, float((values - mean).std())
 
 
 def category(column: pl.Series, columns: Columns, part: str | None = None) -> Category:

@@ -1,41 +1,34 @@
-"""CSV: rows block by block, in bounded memory; what is wrong with a file is said with its row and column."""
+"""CSV: rows block by block, in bounded memory."""
 
 from __future__ import annotations
 
-import csv
 import io
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from classify.columns import OFFSET_FROM
-from classify.folder import check_file
-from classify.values import reads_as
+from classify.csv_faults import explain_encoding, explain_rows, first_record, header, mended, open_quote
 
 BLOCK_BYTES = 2**23
-KINDS: dict[Any, str] = {
-    pl.Float32: "a number",
-    pl.Int64: "a number",
-    pl.Float64: "a number",
-    pl.Boolean: "true or false",
-    pl.Date: "a date",
-}
 
 
 def csv_batches(
-    path: str, kinds: dict[str, Any], separator: str, null_values: Sequence[str], head: int = 0, verbatim: Any = ()
+    path: str, kinds: Mapping[str, Any], separator: str, null_values: Sequence[str], head: int = 0, verbatim: Any = ()
 ) -> Iterator[pl.DataFrame]:
     """Reads block by block: polars alone keeps half of the file in memory while it reads it.
 
-    head: infer from so many rows the kinds that `kinds` does not say.
+    kinds: polars types of columns; None: the column is not needed, and comes empty.
+    head: infer from so many rows the kinds that `kinds` does not say; without it they are text.
     verbatim: columns of text in which null_values are texts like any other.
     """
     names, first_row = header(path, separator := one_byte(separator)), 1
-    types = {name: kinds.get(name, pl.String) for name in names}
+    given = {name: kinds[name] or pl.String() for name in names if name in kinds}
+    unread = [pl.lit(None).alias(name) for name in given if kinds[name] is None]
+    types = {name: given.get(name, pl.String()) for name in names}
     own = [i for i, name in enumerate(names) if name in verbatim]
     options: dict[str, Any] = {"separator": separator, "null_values": list(null_values), "has_header": False}
 
@@ -48,10 +41,8 @@ def csv_batches(
     for block in ahead(blocks(path)):
         try:
             if first_row == 1 and head:
-                infer: dict[str, Any] = {"new_columns": names, "try_parse_dates": True, "infer_schema_length": head}
-                types = dict(pl.scan_csv(io.BytesIO(block), **infer, **options).collect_schema()) | kinds
-                small = near_zero(read(block, types), without=kinds)
-                types |= dict.fromkeys(small, pl.Float32())
+                types = inferred(block, given, {"new_columns": names, "infer_schema_length": head, **options})
+                types |= dict.fromkeys(near_zero(read(block, types), without=given), pl.Float32())
             frame = read(block, types)
             if wide := [c.name for c in frame if c.dtype == pl.Float32 and c.is_infinite().any()]:
                 types |= dict.fromkeys(wide, pl.Float64())
@@ -60,17 +51,16 @@ def csv_batches(
             explain_encoding(path)
             explain_rows(path, block, separator, len(names), first_row)
             try:
-                types |= mended(read(block, dict.fromkeys(names, pl.String)), types, path, first_row)
+                types |= mended(read(block, dict.fromkeys(names, pl.String)), types, given, path, first_row)
                 frame = read(block, types)
             except pl.exceptions.PolarsError:
-                where = f"{path}{open_quote(block, first_row)}"
-                raise ValueError(f"{where}: {str(error).splitlines()[0]}") from error
+                raise ValueError(f"{path}{open_quote(block, first_row)}: {str(error).splitlines()[0]}") from error
         if frame[:, -1].null_count():  # polars fills short rows with missing values
             explain_rows(path, block, separator, len(names), first_row)
             frame = frame.filter(~pl.all_horizontal(pl.all().is_null()))  # blank lines
         first_row += len(frame)
         if len(frame):
-            yield frame
+            yield frame.with_columns(unread)
 
 
 def one_byte(separator: str) -> str:
@@ -89,6 +79,11 @@ def ahead(items: Iterator[bytes]) -> Iterator[bytes]:
             yield item
 
 
+def inferred(block: bytes, given: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """The polars types of the columns, as far as they are not given."""
+    return dict(pl.scan_csv(io.BytesIO(block), try_parse_dates=True, **options).collect_schema()) | given
+
+
 def near_zero(frame: pl.DataFrame, without: Iterable[str]) -> list[str]:
     """The Float64 columns for which float32 is enough: they are not far from zero, for their spread.
 
@@ -101,47 +96,6 @@ def near_zero(frame: pl.DataFrame, without: Iterable[str]) -> list[str]:
         if abs(middle) <= OFFSET_FROM / 10 * (high - low):
             found.append(name)
     return found
-
-
-def mended(text: pl.DataFrame, types: Mapping[str, Any], path: str, first_row: int) -> dict[str, Any]:
-    """Float64 for whole numbers that turn out to be fractions; ValueError at the first value of another kind."""
-    found = {}
-    for column, kind in zip(text, types.values(), strict=True):
-        if (wrong := column.is_not_null() & ~reads_as(column, kind)).any():
-            if kind.is_integer() and (column.is_null() | reads_as(column, pl.Float64)).all():
-                found[column.name] = pl.Float64()
-                continue
-            row = int(wrong.arg_max() or 0)
-            raise ValueError(
-                f"{path}: column {column.name}, row {first_row + row}: {column[row]!r} is not {KINDS.get(kind, kind)}, "
-                "as the rows that its kind was told from: mend it, name it in data.read.null_values, or raise "
-                "data.read.head"
-            )
-    return found
-
-
-def header(path: str, separator: str) -> list[str]:
-    """The names of a CSV file's columns; ValueError when they cannot be told apart."""
-    check_file(path)
-    with open(path, "rb") as file:
-        line = first_record(file)
-    try:
-        names = next(csv.reader(io.StringIO(line.decode("utf-8-sig"), newline=""), delimiter=separator), [])
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}, header: not UTF-8 text ({error.reason}): save the file as UTF-8") from None
-    if not any(names):
-        raise ValueError(f"{path} is empty: its first line must name the columns")
-    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
-        raise ValueError(f"{path} has two columns called {twice[0]!r}: give each its own name")
-    return names
-
-
-def first_record(file: BinaryIO) -> bytes:
-    """A line, and what follows as long as a quote is open."""
-    line = file.readline()
-    while line.count(b'"') % 2 and (more := file.readline()):
-        line += more
-    return line
 
 
 def blocks(path: str) -> Iterator[bytes]:
@@ -161,38 +115,3 @@ def blocks(path: str) -> Iterator[bytes]:
                 yield block[:end]
         if rest.strip():
             yield rest
-
-
-def open_quote(block: bytes, first_row: int) -> str:
-    """Where a quote may be left open: ", row N (its quotes)", or nothing."""
-    odd = (i for i, line in enumerate(block.splitlines()) if line.count(b'"') % 2)
-    return next((f", row {first_row + i} (its quotes)" for i in odd), "")
-
-
-def explain_encoding(path: str) -> None:
-    """Raises ValueError where the file is not UTF-8."""
-    with open(path, "rb") as file:
-        for row, line in enumerate(file):
-            try:
-                line.decode()
-            except UnicodeDecodeError as error:
-                raise ValueError(
-                    f"{path}, row {row}: not UTF-8 text ({error.reason}): save the file as UTF-8"
-                ) from None
-
-
-def explain_rows(path: str, block: bytes, separator: str, num_columns: int, first_row: int) -> None:
-    """Raises ValueError at the block's first row that has not as many fields as the header."""
-    csv.field_size_limit(sys.maxsize)
-    try:
-        for row, fields in enumerate(
-            csv.reader(io.StringIO(block.decode(), newline=""), delimiter=separator, strict=True)
-        ):
-            if len(fields) != num_columns and fields:
-                raise ValueError(
-                    f"{path}, row {first_row + row}: {len(fields)} fields, where the header has {num_columns}"
-                )
-    except csv.Error as error:
-        raise ValueError(
-            f"{path}, from row {first_row}: {error}: a quote is not closed, or stands inside a field"
-        ) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -18,9 +17,8 @@ from torch import Tensor
 from classify.columns import Columns
 from classify.schema import Rows, Schema
 from classify.split import Split
-from classify.values import as_class, known
-
-log = logging.getLogger(__name__)
+from classify.target import classes_of, with_target
+from classify.values import columns_of, known, numbered
 
 EVALUATION_BATCH = 8192  # rows; nothing is learned from these batches, so their size is a matter of speed alone
 
@@ -68,7 +66,7 @@ def take(rows: Rows, index: Tensor) -> Rows:
 
 
 class TabularData(lightning.LightningDataModule):
-    """The table read by `read(path)`, its training rows shuffled by `seed`.
+    """The table read by `read(path, target, kinds)`, its training rows shuffled by `seed`.
 
     target: the column of classes, or a list of columns that hold a probability for each class.
     id: columns that are no features and that predictions carry.
@@ -111,34 +109,29 @@ class TabularData(lightning.LightningDataModule):
         if self.index:
             return
         try:
-            frame = self.labelled()
-            parts = self.split.rows(frame, *self._classes(frame))
-            unused = [*self.id, *self.split.columns]
-            known(frame, unused)
-            self.schema = self.schema or Schema.fit(frame, self.target, parts["train"], self.columns, unused)
-            self.labels, self.rows = self.schema.labels(frame), self.schema.rows(frame)
+            frame, rows = self.labelled()
+            with numbered(rows):
+                parts = self.split.rows(frame, *classes_of(frame, self.target))
+                unused = [*self.id, *self.split.columns]
+                known(frame, unused)
+                self.schema = self.schema or Schema.fit(frame, self.target, parts["train"], self.columns, unused)
+                self.labels, self.rows = self.schema.labels(frame), self.schema.rows(frame)
         except ValueError as error:
             raise ValueError(f"{self.path}: {error}" if self.path not in str(error) else str(error)) from error
         self.index = {name: torch.from_numpy(rows) for name, rows in parts.items()}
         self.sha256 = self._sha256()
 
-    def labelled(self) -> pl.DataFrame:
-        """The table's rows that have a target."""
-        return with_target(self.read(path=self.path, target=self.target), self.target, self.drop_missing_target)
-
-    def _classes(self, frame: pl.DataFrame) -> tuple[np.ndarray, list[str]]:
-        """The class of each row as a number, (rows,), and the names; of several target columns, the most probable."""
-        if isinstance(self.target, str):
-            column = frame[self.target]
-            if column.dtype.is_float() and (quantity := column != column.round()).any():
-                raise ValueError(
-                    f"column {self.target} holds {column.filter(quantity)[0]}: a target is a class, not a quantity"
-                )
-            values = column.unique().sort()
-            codes = dict(zip(values, range(len(values)), strict=True))
-            return column.replace_strict(codes, return_dtype=pl.Int64).to_numpy(), [as_class(value) for value in values]
-        shares = probabilities(frame, self.target)
-        return shares.argmax(1), list(self.target)
+    def labelled(self) -> tuple[pl.DataFrame, np.ndarray]:
+        """The table's rows that have a target, and where they stood."""
+        kinds: dict[str, Any] = dict.fromkeys(self.columns.ignore)
+        kinds |= dict.fromkeys([*self.id, *self.split.columns, *self.columns.categories], pl.String())
+        kinds |= dict.fromkeys(self.columns.numbers, pl.Float64())
+        for inferred in (*columns_of(self.target), *columns_of(self.split.time)):
+            kinds.pop(inferred, None)
+        if not isinstance(self.target, str):
+            kinds |= dict.fromkeys(self.target, pl.Float64())  # checked to sum to 1
+        frame = self.read(path=self.path, target=self.target, kinds=kinds)
+        return with_target(frame, self.target, self.drop_missing_target)
 
     def _sha256(self) -> str:
         digest = hashlib.sha256()
@@ -173,40 +166,3 @@ class TabularData(lightning.LightningDataModule):
 
     def test_dataloader(self) -> Batches:
         return self.batches("test")
-
-
-def with_target(frame: pl.DataFrame, target: str | list[str], drop_missing: bool) -> pl.DataFrame:
-    """The rows that have a target; ValueError when some have none, unless these are to be left out."""
-    targets = columns_of(target)
-    known(frame, targets)
-    frame = frame.with_columns(pl.col(name).fill_nan(None) for name in targets if frame[name].dtype.is_float())
-    empty = frame.select(pl.any_horizontal(pl.col(targets).is_null()).alias("empty"))["empty"]
-    if empty.any():
-        if not drop_missing:
-            raise ValueError(
-                f"column {targets[0]}, row {int(empty.arg_max() or 0) + 1}: the target is missing in {empty.sum()} "
-                "rows; data.drop_missing_target=true leaves them out"
-            )
-        log.warning("%d rows without a target are left out", empty.sum())
-        frame = frame.filter(~empty)
-    if not len(frame):
-        raise ValueError("the table has no rows with a target")
-    return frame
-
-
-def probabilities(frame: pl.DataFrame, targets: Sequence[str]) -> np.ndarray:
-    """The target columns, (rows, classes); ValueError at the first row that does not sum to 1."""
-    shares = frame.select(pl.col(targets).cast(pl.Float64)).to_numpy()
-    wrong = (np.abs(shares.sum(1) - 1) > 1e-4) | (shares < 0).any(1) | ~np.isfinite(shares).all(1)
-    if wrong.any():
-        row = int(wrong.argmax())
-        raise ValueError(
-            f"row {row + 1}: columns {', '.join(targets)} hold {shares[row].tolist()}, which are no probabilities that "
-            f"sum to 1 but to {shares[row].sum():g}"
-        )
-    return shares
-
-
-def columns_of(names: Any) -> list[str]:
-    """A list of column names, from one, several or None."""
-    return [] if names is None else [str(name) for name in (names if isinstance(names, list) else [names])]

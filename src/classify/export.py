@@ -40,7 +40,7 @@ def export(run: Run, kind: str) -> tuple[Path, float]:
     classifier, schema = run.classifier(), run.schema
     if wrong := {"", "probabilities"} & set(schema.feature_names):
         raise ValueError(f"a column is called {wrong.pop()!r}: this name is taken in the exported model")
-    frame = run.data().labelled().head(CHECKED_ROWS)
+    frame = run.data().labelled()[0].head(CHECKED_ROWS)
     rows = schema.rows(frame)
     expected = classifier(rows).softmax(-1)
     file = run.folder / ("model.onnx" if kind == "onnx" else "model.pt2")

@@ -68,6 +68,8 @@ def checkpoint_file(path: str | Path, name: str = "best") -> Path:
 
 
 def check_file(path: str) -> None:
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder: name a file")
     if not Path(path).is_file():
         raise ValueError(f"there is no file {path}")
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def raw_inputs(schema: Schema, frame: pl.DataFrame) -> dict[str, np.ndarray]:
     """What model.onnx takes, (rows, 1) each: float64 numbers, NaN where missing, and texts, "" where missing."""
-    numbers = {n.label: as_float64(frame[n.name], 1) for n in schema.numbers}
+    numbers = {n.label: as_float64(frame[n.name]) for n in schema.numbers}
     texts = {c.label: as_text(frame[c.name], c.part).to_numpy() for c in schema.categories}
     return {
         name: values.reshape(-1, 1)

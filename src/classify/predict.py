@@ -35,36 +35,36 @@ def predict(run: Run, table: str, threshold: float | None = None, temperature: f
 
     from classify.heads import predict as decide
     from classify.tables import read_batches
+    from classify.values import columns_of, numbered
 
     classifier, schema, config = run.classifier(), run.schema, run.config["data"]
-    ids = [config["id"]] if isinstance(config["id"], str) else config["id"] or []
-    target = [schema.target] if isinstance(schema.target, str) else list(schema.target)
+    ids = columns_of(config["id"])
     not_read = {
         *ids,
-        *target,
+        *columns_of(schema.target),
         *config["columns"]["ignore"],
         *filter(None, map(config["split"].get, ("column", "group", "time"))),
     }
     options = {key: config["read"][key] for key in ("separator", "null_values") if key in config["read"]}
-    first_row = 1
+    num_rows = 0
     for batch in read_batches(table, schema.kinds, **options, verbatim=ids):
-        if first_row == 1:
+        if not num_rows:
             if absent := [name for name in (*schema.feature_names, *ids) if name not in batch.columns]:
                 raise ValueError(f"{table}: there is no column {', '.join(absent)}: the classifier was trained with it")
             if extra := [name for name in batch.columns if name not in {*schema.feature_names, *not_read}]:
-                log.warning("%s: columns that training left out are ignored: %s", table, ", ".join(extra))
-        kept, num_rows = batch.select(ids), len(batch)
+                log.warning("columns that training left out are ignored: %s", ", ".join(extra))
         try:
-            rows = schema.rows(batch, first_row)
+            with numbered(range(num_rows, num_rows + len(batch))):
+                rows = schema.rows(batch)
         except ValueError as error:
             raise ValueError(f"{table}: {error}") from error
-        first_row += num_rows
+        num_rows += len(batch)
         probabilities = (classifier(rows) / temperature).softmax(-1)
         columns = zip(schema.classes, probabilities.T.numpy(), strict=True)
         shares = [pl.Series(f"probability_{name}", values) for name, values in columns]
         names = pl.Series("prediction", schema.classes)[decide(probabilities, threshold).numpy()]
-        yield pl.DataFrame([*kept, *shares, names])
-    if first_row == 1:
+        yield pl.DataFrame([*batch.select(ids), *shares, names])
+    if not num_rows:
         raise ValueError(f"{table} has no rows to predict")
 
 
@@ -103,14 +103,19 @@ def umask() -> int:
 
 @contextmanager
 def on_disk(table: str) -> Iterator[str]:
-    """The table's path; what comes through a pipe ("-") is put into a file first, as memory has a bound."""
-    if table != "-":
+    """The table's path; what comes through a pipe is put into a file first, as memory has a bound."""
+    if table != "-" and not Path(table).is_fifo():
         yield table
         return
-    with tempfile.NamedTemporaryFile(suffix=".csv") as file:
-        shutil.copyfileobj(sys.stdin.buffer, file)
+    with tempfile.NamedTemporaryFile() as file:
+        with sys.stdin.buffer if table == "-" else open(table, "rb") as pipe:
+            shutil.copyfileobj(pipe, file)
         file.flush()
-        yield file.name
+        try:
+            yield file.name
+        except ValueError as error:
+            name = "standard input" if table == "-" else table
+            raise ValueError(str(error).replace(file.name, name)) from error
 
 
 def main() -> None:
@@ -125,7 +130,7 @@ def main() -> None:
         if not words.temperature > 0 or not 0 <= (words.threshold or 0.0) <= 1:
             raise ValueError("--temperature must be above 0 and --threshold from 0 to 1")
         file = checkpoint_file(words.run)
-        if words.table != "-":
+        if words.table != "-" and not Path(words.table).is_fifo():
             check_file(words.table)
         is_pipe(words.out)
         import polars as pl

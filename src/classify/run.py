@@ -100,7 +100,8 @@ class Run:
 
     def labelled(self, path: str) -> tuple[Rows, Tensor]:
         """The rows and labels of another CSV or Parquet file, read as the run read its own."""
-        from classify.data import probabilities, with_target
+        from classify.target import probabilities, with_target
+        from classify.values import numbered
 
         target = self.schema.target if isinstance(self.schema.target, str) else list(self.schema.target)
         kind = polars_type(self.schema.target_kind)
@@ -109,10 +110,11 @@ class Run:
         options = {key: data["read"][key] for key in ("separator", "null_values") if key in data["read"]}
         try:
             frame = pl.concat([pl.DataFrame(), *tables.read_batches(path, kinds, **options)], how="diagonal")
-            frame = with_target(frame, target, data["drop_missing_target"])
-            if isinstance(target, list):
-                probabilities(frame, target)
-            return self.schema.rows(frame), self.schema.labels(frame)
+            frame, rows = with_target(frame, target, data["drop_missing_target"])
+            with numbered(rows):
+                if isinstance(target, list):
+                    probabilities(frame, target)
+                return self.schema.rows(frame), self.schema.labels(frame)
         except ValueError as error:
             raise ValueError(f"{path}: {error}" if path not in str(error) else str(error)) from error
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from classify.columns import FIRST_CODE, Category, Columns, Number, features
-from classify.values import as_class, known, polars_type, typed
+from classify.values import RowError, as_class, known, numbered, polars_type, typed
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,8 @@ class Schema:
         for name in frame.columns:
             if name not in {*targets, *columns.ignore, *unused}:
                 column = frame[name].gather(rows)
-                found = features(column, columns)
+                with numbered(rows):
+                    found = features(column, columns)
                 if isinstance(found, str):
                     left_out.setdefault(found, []).append(name)
                     continue
@@ -84,12 +85,13 @@ class Schema:
 
     @property
     def kinds(self) -> dict[str, Any]:
-        """The polars type that each of these columns had, so that a file without types is read the same way."""
-        kinds = {feature.name: polars_type(feature.kind) for feature in self.features}
+        """The polars type in which a file without types is searched for each of these columns; categories as text."""
+        kinds = {c.name: polars_type(c.kind) if c.part else pl.String() for c in self.categories}
+        kinds |= {n.name: polars_type(n.kind) for n in self.numbers}
         return kinds | {n.name: pl.Float32() for n in self.numbers if n.kind == "Float64" and not n.offset}
 
-    def rows(self, frame: pl.DataFrame, first_row: int = 1) -> Rows:
-        """The net's input; first_row is the number that errors give to the frame's first row."""
+    def rows(self, frame: pl.DataFrame) -> Rows:
+        """The net's input."""
         if absent := [name for name in self.feature_names if name not in frame.columns]:
             raise ValueError(f"there is no column {', '.join(absent)}: the classifier was trained with it")
         most = FIRST_CODE + max((len(category.values) for category in self.categories), default=0)
@@ -97,15 +99,14 @@ class Schema:
         numbers = np.empty((len(frame), len(self.numbers)), np.float32)
         codes = np.empty((len(frame), len(self.categories)), smallest)
         for start in range(0, len(frame), SLICE_ROWS):
-            part = frame.slice(start, SLICE_ROWS)
-            for i, number in enumerate(self.numbers):
-                numbers[start : start + SLICE_ROWS, i] = number.read(
-                    typed(part[number.name], number.kind, first_row + start), first_row + start
-                )
-            for i, category in enumerate(self.categories):
-                codes[start : start + SLICE_ROWS, i] = category.read(
-                    typed(part[category.name], category.kind, first_row + start)
-                )
+            part, here = frame.slice(start, SLICE_ROWS), slice(start, start + SLICE_ROWS)
+            with numbered(range(start, len(frame))):
+                for i, number in enumerate(self.numbers):
+                    numbers[here, i] = number.read(typed(part[number.name], number.kind))
+                for i, category in enumerate(self.categories):
+                    codes[here, i] = category.read(
+                        typed(part[category.name], category.kind if category.part else "String")
+                    )
         return (torch.from_numpy(numbers), torch.from_numpy(codes)) if self.categories else torch.from_numpy(numbers)
 
     def labels(self, frame: pl.DataFrame) -> Tensor:
@@ -115,11 +116,9 @@ class Schema:
         values = frame[self.target].unique()
         codes = {value: self.classes.index(as_class(value)) for value in values if as_class(value) in self.classes}
         if strange := [as_class(value) for value in values if value not in codes]:
-            row = int((frame[self.target].cast(pl.String) == strange[0]).arg_max() or 0) + 1
-            raise ValueError(
-                f"column {self.target}, row {row}: the training rows have no class {strange[0]}, only "
-                f"{', '.join(self.classes)}"
-            )
+            row = [as_class(value) for value in frame[self.target]].index(strange[0])
+            what = f"the training rows have no class {strange[0]}, only {', '.join(self.classes)}"
+            raise RowError(self.target, row, what)
         return frame[self.target].replace_strict(codes, return_dtype=pl.Int64).to_torch()
 
     def balanced_weights(self) -> list[float]:

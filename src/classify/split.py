@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from classify.values import known
+from classify.values import RowError, known
 
 NAMES = ("train", "val", "test")
 
@@ -65,15 +65,13 @@ class Split:
     def _by_column(self, column: pl.Series) -> dict[str, np.ndarray]:
         strange = column.filter(~column.is_in(NAMES) | column.is_null()) if column.dtype == pl.String else column
         if len(strange):
-            row = int((~column.cast(pl.String).is_in(NAMES).fill_null(False)).arg_max() or 0)
-            raise ValueError(f"column {column.name}, row {row + 1}: {column[row]!r} is not train, val or test")
+            row = (~column.cast(pl.String).is_in(NAMES).fill_null(False)).arg_max() or 0
+            raise RowError(column.name, row, f"{column[row]!r} is not train, val or test")
         return {name: np.flatnonzero(column == name) for name in NAMES}
 
     def _by_time(self, column: pl.Series) -> dict[str, np.ndarray]:
         if column.null_count():
-            raise ValueError(
-                f"column {column.name}, row {int(column.is_null().arg_max() or 0) + 1}: the time is missing"
-            )
+            raise RowError(column.name, column.is_null().arg_max(), "the time is missing")
         order = column.arg_sort().to_numpy()
         test = round(len(order) * (1 - self.test_fraction))
         val = round(len(order) * (1 - self.test_fraction - self.validation_fraction))

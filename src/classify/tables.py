@@ -1,8 +1,11 @@
-"""Tables: functions (path, options) -> polars frame, one for each place that rows can come from."""
+"""Tables: functions (path, target, options, kinds) -> polars frame, one for each place that rows can come from.
+
+kinds: of files without types, the polars types of columns; None: the column is not needed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +18,7 @@ BATCH_ROWS = 65_536
 SHIPPED = ("breast_cancer", "iris", "wine", "digits")
 
 
-def from_sklearn(path: str, target: str) -> pl.DataFrame:
+def from_sklearn(path: str, target: str, kinds: object = None) -> pl.DataFrame:
     """One of the tables inside scikit-learn: breast_cancer, iris, wine or digits; the target column holds names."""
     from sklearn import datasets
 
@@ -26,7 +29,7 @@ def from_sklearn(path: str, target: str) -> pl.DataFrame:
     return frame.with_columns(pl.Series(target, [str(bunch.target_names[label]) for label in bunch.target]))
 
 
-def moons(path: str, target: str, num_rows: int, noise: float, seed: int) -> pl.DataFrame:
+def moons(path: str, target: str, num_rows: int, noise: float, seed: int, kinds: object = None) -> pl.DataFrame:
     """Two interleaving half circles in the plane: no straight line separates them."""
     from sklearn.datasets import make_moons
 
@@ -34,7 +37,9 @@ def moons(path: str, target: str, num_rows: int, noise: float, seed: int) -> pl.
     return pl.DataFrame(rows, schema=["x", "y"]).with_columns(pl.Series(target, np.array(["upper", "lower"])[labels]))
 
 
-def clusters(path: str, target: str, num_rows: int, num_features: int, num_classes: int, seed: int) -> pl.DataFrame:
+def clusters(
+    path: str, target: str, num_rows: int, num_features: int, num_classes: int, seed: int, kinds: object = None
+) -> pl.DataFrame:
     """Gaussian clusters at the corners of a cube: any number of features and classes."""
     from sklearn.datasets import make_classification
 
@@ -46,27 +51,31 @@ def clusters(path: str, target: str, num_rows: int, num_features: int, num_class
 
 
 def read_csv(
-    path: str, target: str | list[str], separator: str = ",", null_values: Sequence[str] = (), head: int = 10_000
+    path: str,
+    target: object = None,
+    separator: str = ",",
+    null_values: Sequence[str] = (),
+    head: int = 10_000,
+    kinds: Mapping[str, Any] | None = None,
 ) -> pl.DataFrame:
-    """A CSV file with a header, in UTF-8; kinds are inferred from its first `head` rows.
+    """A CSV file with a header, in UTF-8; kinds that are not given are inferred from its first `head` rows.
 
     ValueError: what is wrong, in which row (1 is the first below the header) and column.
     """
-    shares = dict.fromkeys(target if isinstance(target, list) else [], pl.Float64())  # checked to sum to 1
-    frames = list(csv_batches(path, shares, separator, null_values, head))
+    frames = list(csv_batches(path, kinds or {}, separator, null_values, head))
     if not frames:
         raise ValueError(f"{path} has a header and no rows")
     return pl.concat(frames, how="vertical_relaxed")  # relaxed: a column's kind may widen on the way
 
 
-def read_parquet(path: str, target: object = None) -> pl.DataFrame:
+def read_parquet(path: str, target: object = None, kinds: object = None) -> pl.DataFrame:
     """A Parquet file."""
     return pl.concat(parquet_batches(path))
 
 
 def read_batches(
     path: str,
-    kinds: dict[str, Any],
+    kinds: Mapping[str, Any],
     separator: str = ",",
     null_values: Sequence[str] = (),
     verbatim: Sequence[str] = (),

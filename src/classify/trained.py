@@ -27,19 +27,27 @@ class TrainedClassifier(nn.Module):
 
     def forward(self, rows: Any) -> Tensor:
         """Scores of the schema's rows: numbers in the order of `schema.numbers`, or a pair of numbers and codes."""
-        numbers = rows[0] if isinstance(rows, tuple) else torch.as_tensor(rows, dtype=torch.float32)
-        if numbers.dim() != 2 or numbers.shape[1] != len(self.schema.numbers):
+        numbers, *codes = rows if isinstance(rows, tuple) else (rows,)
+        try:
+            numbers = torch.as_tensor(numbers, dtype=torch.float32)
+        except (TypeError, ValueError, RuntimeError):
+            kind = type(rows).__name__
+            raise TypeError(
+                f"rows are a {kind}, and must be a polars or pandas frame, or an array of numbers"
+            ) from None
+        width = len(self.schema.numbers)
+        if numbers.dim() != 2 or numbers.shape[1] != width or len(codes) != bool(self.schema.categories):
             names = ", ".join(number.name for number in self.schema.numbers)
-            raise ValueError(
-                f"rows are {tuple(numbers.shape)}, and must be (rows, {len(self.schema.numbers)}): {names}"
-            )
-        return self.net(rows if isinstance(rows, tuple) else numbers)
+            pair = " and codes of categories: a frame has both" if self.schema.categories else ""
+            raise ValueError(f"rows are {tuple(numbers.shape)}, and must be (rows, {width}): {names}{pair}")
+        return self.net((numbers, *codes) if codes else numbers)
 
     def predict_proba(self, table: Any, temperature: float = 1.0) -> np.ndarray:
         """Probabilities, (rows, classes), in the order of `classes_`; scores are divided by the temperature."""
-        if isinstance(table, np.ndarray) and not self.schema.categories:  # columns in the order of schema.numbers
-            table = pl.DataFrame(table, schema=[number.name for number in self.schema.numbers])
-        if isinstance(table, pl.DataFrame) or hasattr(table, "iloc"):
+        names = [number.name for number in self.schema.numbers]
+        if isinstance(table, np.ndarray) and not self.schema.categories and table.shape[1:] == (len(names),):
+            table = pl.DataFrame(table, schema=names)
+        if isinstance(table, pl.DataFrame | pl.LazyFrame) or (hasattr(table, "iloc") and hasattr(table, "columns")):
             table = self.schema.rows(polars_frame(table))
         return (self(table) / temperature).softmax(-1).numpy()
 
@@ -50,6 +58,8 @@ class TrainedClassifier(nn.Module):
 
 def polars_frame(table: Any) -> pl.DataFrame:
     """A polars frame of a polars or pandas one."""
+    if isinstance(table, pl.LazyFrame):
+        table = table.collect()
     if isinstance(table, pl.DataFrame):
         return table
     columns = {}

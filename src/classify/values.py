@@ -1,16 +1,38 @@
-"""Values: a column's values as dates, numbers, texts or names of classes."""
+"""Values: a column's values as dates, numbers, texts or names of classes, and in which row one is wrong."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 
-def typed(column: pl.Series, kind: str, first_row: int) -> pl.Series:
+class RowError(ValueError):
+    """What is wrong in a row, counted from 0; whoever took that row from a longer table says where (`numbered`)."""
+
+    def __init__(self, column: str, row: Any, what: str) -> None:
+        super().__init__(what)
+        self.column, self.row = column, int(row)
+
+    def __str__(self) -> str:
+        return f"{f'column {self.column}, ' if self.column else ''}row {self.row + 1}: {self.args[0]}"
+
+
+@contextmanager
+def numbered(rows: Sequence[int] | np.ndarray) -> Iterator[None]:
+    """Within it, row i of a RowError is row rows[i] of the table that the rows were taken from."""
+    try:
+        yield
+    except RowError as error:
+        error.row = int(rows[error.row])
+        raise
+
+
+def typed(column: pl.Series, kind: str) -> pl.Series:
     """Texts as the dates or booleans that training saw."""
     if column.dtype != pl.String or kind not in ("Date", "Datetime", "Boolean"):
         return column
@@ -19,8 +41,8 @@ def typed(column: pl.Series, kind: str, first_row: int) -> pl.Series:
     else:
         found = column.str.to_datetime(strict=False)
     if (wrong := found.is_null() & column.is_not_null()).any():
-        row = int(wrong.arg_max() or 0)
-        raise ValueError(f"column {column.name}, row {first_row + row}: {column[row]!r} is not a {kind.lower()}")
+        row = wrong.arg_max() or 0
+        raise RowError(column.name, row, f"{column[row]!r} is not a {kind.lower()}")
     return found
 
 
@@ -35,7 +57,7 @@ def reads_as(column: pl.Series, kind: Any) -> pl.Series:
     return column.cast(kind, strict=False).is_not_null()
 
 
-def as_float64(column: pl.Series, first_row: int) -> np.ndarray:
+def as_float64(column: pl.Series) -> np.ndarray:
     """A new array; dates are seconds since 1970, missing values NaN. ValueError: a text that is no number."""
     if column.dtype in (pl.Date, pl.Datetime):
         return column.cast(pl.Datetime("us")).dt.timestamp("us").cast(pl.Float64).to_numpy(writable=True) / 1e6
@@ -44,8 +66,8 @@ def as_float64(column: pl.Series, first_row: int) -> np.ndarray:
     except pl.exceptions.PolarsError:
         raise ValueError(f"column {column.name} holds {column.dtype}, not numbers") from None
     if values.null_count() > column.null_count():
-        row = int((values.is_null() & column.is_not_null()).arg_max() or 0)
-        raise ValueError(f"column {column.name}, row {first_row + row}: {column[row]!r} is not a number")
+        row = (values.is_null() & column.is_not_null()).arg_max() or 0
+        raise RowError(column.name, row, f"{column[row]!r} is not a number")
     return values.to_numpy(writable=True)
 
 
@@ -61,7 +83,16 @@ def as_text(column: pl.Series, part: str | None) -> pl.Series:
     """Text, "" where a value is missing; `part` of a date, such as its month, as a number in text."""
     if part is not None:
         column = getattr(column.dt, part)()
+    if column.dtype.is_float():
+        column = column.fill_nan(None)
     return column.cast(pl.String).fill_null("")
+
+
+def plain(text: pl.Series) -> pl.Series:
+    """One text for what is the same in another type: 7 for 7.0 and 007, true for True."""
+    lower = text.str.to_lowercase()
+    whole = text.str.replace(r"^\+?(-?)0*([0-9]+)(\.0*)?$", "${1}${2}")
+    return whole.zip_with(~lower.is_in(["true", "false"]), lower)
 
 
 def as_class(value: Any) -> str:
@@ -78,5 +109,10 @@ def known(frame: pl.DataFrame, names: Iterable[str]) -> None:
     for name in names:
         if name not in frame.columns:
             close = difflib.get_close_matches(name, frame.columns, 1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
+            hint = f" (did you mean {close[0]!r}?)" if close else ""  # quoted, as it may hold spaces
             raise ValueError(f"there is no column {name}{hint}: there are {', '.join(frame.columns[:20])}")
+
+
+def columns_of(names: Any) -> list[str]:
+    """A list of column names, from one, several or None."""
+    return [] if names is None else [str(name) for name in (names if isinstance(names, list | tuple) else [names])]
