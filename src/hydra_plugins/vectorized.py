@@ -1,8 +1,10 @@
 """Where Hydra looks for launchers; what this one does is in sweep/launcher.py."""
 
 from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 
 from classify.sweep.launcher import Launcher
+from classify.sweep.rates import log_spaced
 
 
 class VectorizedLauncher(Launcher):
@@ -12,3 +14,4 @@ class VectorizedLauncher(Launcher):
 ConfigStore.instance().store(
     group="hydra/launcher", name="vectorized", node={"_target_": f"{__name__}.VectorizedLauncher"}, provider=__name__
 )
+OmegaConf.register_new_resolver("log_spaced", log_spaced, replace=True)  # for conf/debug/lr_range.yaml

@@ -18,6 +18,7 @@ from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrid
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from classify.check import check_values, release
+from classify.errors import explain
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Launcher(BasicLauncher):
             release(folder)
             raise
         from classify.sweep.plan import stacks
+        from classify.sweep.rates import report
         from classify.sweep.summary import summarise
 
         configs = {number: self._resolved(cfg, folder / str(number)) for number, cfg in composed.items()}
@@ -52,7 +54,12 @@ class Launcher(BasicLauncher):
             for number in stack:
                 returns[number] = self._run(task, composed[number], folder / str(number))
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        summarise(folder, {n: list(filter_overrides(o)) for n, o in jobs.items()}, configs, returns)
+        if "rates" in self.config.sweep:
+            report(folder, {number: config["optimizer"]["lr"] for number, config in configs.items()})
+            finished_ones = [done for done in returns.values() if done.status == JobStatus.COMPLETED]
+            return finished_ones or list(returns.values())  # that some diverge is what the test is for
+        if "study" not in self.config.hydra.sweeper:  # a search launches many times, and reports once
+            summarise(folder, {number: list(filter_overrides(overrides)) for number, overrides in jobs.items()})
         return [returns[number] for number in sorted(returns)]
 
     def _compose(self, number: int, overrides: list[str]) -> DictConfig:
@@ -84,9 +91,11 @@ class Launcher(BasicLauncher):
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
         )
+        (folder / "error.txt").unlink(missing_ok=True)
         if done.status == JobStatus.FAILED:
             error = done._return_value
-            (folder / "error.txt").write_text("".join(traceback.format_exception(error)))
+            text = [" ".join(explain(error).split()), "\n\n", *traceback.format_exception(error)]
+            (folder / "error.txt").write_text("".join(text))
         return done
 
     @staticmethod
@@ -105,17 +114,20 @@ def described(plan: list[list[int]], num_finished: int) -> str:
 
 def together(configs: dict[int, dict[str, Any]]) -> Callable[[Any], float]:
     """The task function of every job of a stack: the first that Hydra runs trains them all."""
-    from classify.sweep.member import Member
     from classify.sweep.training import train_population
 
-    outcome: dict[int, Member] = {}
+    outcome: dict[int, Any] = {}  # a Member, or the error that stopped them all
 
     def task(_: Any) -> float:
         number = HydraConfig.get().job.num
         if not outcome:
-            outcome.update(zip(configs, train_population(list(configs.values())), strict=True))
-        if (error := outcome[number].error) is not None:
-            raise error
+            try:
+                outcome.update(zip(configs, train_population(list(configs.values())), strict=True))
+            except Exception as error:
+                outcome.update(dict.fromkeys(configs, error))
+        failed = outcome[number] if isinstance(outcome[number], Exception) else outcome[number].error
+        if failed is not None:
+            raise failed
         return outcome[number].metrics[configs[number]["monitor"]]
 
     return task

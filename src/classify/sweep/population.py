@@ -68,7 +68,8 @@ class Population(lightning.LightningModule):
         if self.learned_encode:
             buffers = [dict(net.named_buffers()) for net in nets]
             fixed = {name: torch.stack([buffer[name] for buffer in buffers]) for name in buffers[0]}
-            call = vmap(lambda p, b, r: functional_call(nets[0], (p, b), (r,)), in_dims=(0, 0, None if shared else 0))
+            dims = (0, 0, None if shared else 0)
+            call = vmap(lambda p, b, r: functional_call(nets[0], (p, b), (r,)), dims, randomness="different")
             return call(own, fixed, rows)
         if self.one_encode:
             encoded = nets[0].encode(rows if shared else flat(rows))
@@ -122,8 +123,8 @@ class Population(lightning.LightningModule):
     @torch.no_grad()
     def measure(self, means: list[float]) -> list[dict[str, float]]:
         """Validation loss and metrics of each member that goes on; nothing of one whose training loss is not finite."""
-        for i in self.alive:
-            self.classifier(i).eval()
+        for net in (self.classifier(0).net, *self.nets):  # the first gives the stack its layers, such as dropout
+            net.eval()
         loaders = [self.tables[i].batches("val") for i in self.alive]
         if all(same_order(loaders[0], other) for other in loaders):
             for rows, labels in loaders[0]:
@@ -134,6 +135,8 @@ class Population(lightning.LightningModule):
                 for rows, labels in loader:
                     scores = self(self.converted(rows), [place])[0]
                     self.classifier(i).measures.update(scores, labels.to(self.device))
+        for net in (self.classifier(0).net, *self.nets):
+            net.train()
         found = []
         for i, mean in zip(self.alive, means, strict=True):
             measures = self.classifier(i).measures

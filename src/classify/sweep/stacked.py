@@ -29,7 +29,7 @@ def forward_stacked(net: Any) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
 
         def forward(parameters: dict[str, Tensor], rows: Tensor) -> Tensor:
             own = {name.removeprefix("body."): value for name, value in parameters.items()}
-            return net.head(vmap(lambda p, x: functional_call(net.body, p, x))(own, rows))
+            return net.head(vmap(lambda p, x: functional_call(net.body, p, x), randomness="different")(own, rows))
 
         return forward
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
+from collections.abc import Iterator
 from typing import Any
 
 import lightning
 import torch
 
 from classify import build
-from classify.data import TabularData
+from classify.data import EVALUATION_BATCH, TabularData
 from classify.sweep.member import Member, write
+from classify.sweep.plan import free_memory, most_members
 from classify.sweep.population import Population
+
+log = logging.getLogger(__name__)
 
 
 def train_population(configs: list[dict[str, Any]]) -> list[Member]:
@@ -33,7 +38,7 @@ def train_population(configs: list[dict[str, Any]]) -> list[Member]:
             continue
         shapes = tuple(parameter.shape for parameter in member.classifier.net.parameters())
         alike.setdefault((shapes, len(table.index["train"])), []).append((member, table))  # folds may differ in these
-    for group in alike.values():
+    for group in (part for whole in alike.values() for part in parts(whole)):
         population = Population([member for member, _ in group], [table for _, table in group])
         quiet = {**configs[0], "callbacks": {}, "logger": {}}
         quiet["trainer"] = {**configs[0]["trainer"], "enable_checkpointing": False}
@@ -47,6 +52,21 @@ def train_population(configs: list[dict[str, Any]]) -> list[Member]:
             if member.error is None:
                 write(member, table)
     return members
+
+
+def parts(group: list[tuple[Member, TabularData]]) -> Iterator[list[tuple[Member, TabularData]]]:
+    """As many at a time as sweep.max_stack says, or as the memory that is free then holds."""
+    member, table = group[0]
+    trainer, net = member.config["trainer"], member.classifier.net
+    rows = max(table.batch_size, min(len(table.index["val"]), EVALUATION_BATCH))
+    bytes_each = 8 if trainer["precision"] == "64-true" else 4
+    while group:
+        free = free_memory(trainer["accelerator"])
+        most = member.config["sweep"]["max_stack"] or most_members(net, rows, bytes_each, free)
+        if most < len(group):
+            log.info("the memory holds %d of %d at once", most, len(group))
+        yield group[:most]
+        group = group[most:]
 
 
 def table_of(config: dict[str, Any], known: dict[str, TabularData]) -> TabularData:

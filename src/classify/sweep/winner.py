@@ -1,0 +1,40 @@
+"""Winner: the best job of a sweep, as an experiment, and on the test rows."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from classify.errors import CONF
+from classify.run import Run, describe, write_json
+
+log = logging.getLogger(__name__)
+
+
+def crown(folder: Path, number: int, words: list[str], metrics: dict[str, float]) -> None:
+    """Writes best.yaml into the sweep's folder, and measures the job on its test rows."""
+    (folder / "best.yaml").write_text(experiment(words))
+    run = Run.open(folder / str(number))
+    tested = run.measure(run.data(), "test")
+    write_json(folder / str(number) / "metrics.json", metrics | tested)
+    log.info("\nbest: job %d, on the test rows\n%s", number, describe(tested))
+
+
+def experiment(words: list[str]) -> str:
+    """The job as an experiment: copied to conf/experiment/, it trains the winner again."""
+    defaults: list[Any] = []
+    values = OmegaConf.create({"hydra": {"mode": "RUN"}})
+    for override in OverridesParser.create().parse_overrides(words):
+        key, value = override.key_or_group.split("@")[0], override.value()
+        if key == "experiment":
+            defaults.insert(0, value)
+        elif (CONF / key).is_dir():
+            defaults.append({f"override /{key}": value})
+        elif key != "folder" and not key.startswith("sweep."):
+            OmegaConf.update(values, key, value)
+    head = "# @package _global_\n# The best job of a sweep: copy it to conf/experiment/ and say experiment=best.\n"
+    return head + OmegaConf.to_yaml(OmegaConf.create({"defaults": [*defaults, "_self_"]})) + OmegaConf.to_yaml(values)
