@@ -36,7 +36,7 @@ class Measures(nn.Module):
 
     def __init__(self, metrics: dict[str, Metric]) -> None:
         super().__init__()
-        self.loss = MeanMetric()
+        self.loss = MeanMetric(nan_strategy="disable")  # or it leaves NaN out of the mean
         self.metrics = MetricCollection(dict(metrics))
 
     def update(self, scores: Tensor, labels: Tensor) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -49,6 +50,9 @@ class Launcher(BasicLauncher):
         plan = stacks(waiting, self.config.sweep.max_stack)
         log.info("%d jobs: %s", len(jobs), described(plan, len(finished)))
         returns = {number: self._finished(composed[number], folder / str(number)) for number in finished}
+        for number in waiting:  # what an attempt that was cut has left
+            shutil.rmtree(folder / str(number) / "log", ignore_errors=True)
+            (folder / str(number) / "error.txt").unlink(missing_ok=True)
         for stack in plan:
             task = self.task_function if len(stack) == 1 else together({number: configs[number] for number in stack})
             for number in stack:
@@ -56,8 +60,8 @@ class Launcher(BasicLauncher):
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         if "rates" in self.config.sweep:
             report(folder, {number: config["optimizer"]["lr"] for number, config in configs.items()})
-            finished_ones = [done for done in returns.values() if done.status == JobStatus.COMPLETED]
-            return finished_ones or list(returns.values())  # that some diverge is what the test is for
+            done = [result for result in returns.values() if result.status == JobStatus.COMPLETED]
+            return done or list(returns.values())  # that some diverge is what the test is for
         if "study" not in self.config.hydra.sweeper:  # a search launches many times, and reports once
             summarise(folder, {number: list(filter_overrides(overrides)) for number, overrides in jobs.items()})
         return [returns[number] for number in sorted(returns)]
@@ -84,14 +88,12 @@ class Launcher(BasicLauncher):
     def _run(self, task: Callable[[Any], Any] | None, cfg: DictConfig, folder: Path) -> JobReturn:
         assert self.hydra_context is not None
         assert task is not None
-        done = run_job(
-            hydra_context=self.hydra_context,
-            task_function=task,
-            config=cfg,
-            job_dir_key="hydra.sweep.dir",
-            job_subdir_key="hydra.sweep.subdir",
-        )
-        (folder / "error.txt").unlink(missing_ok=True)
+        try:
+            done = run_job(task, cfg, "hydra.sweep.dir", "hydra.sweep.subdir", self.hydra_context)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                "what has finished is kept, and the same command with its folder= goes on"
+            ) from None
         if done.status == JobStatus.FAILED:
             error = done._return_value
             text = [" ".join(explain(error).split()), "\n\n", *traceback.format_exception(error)]

@@ -19,6 +19,12 @@ SHOWN = 22  # lines of the table on the terminal
 
 def log_spaced(least: float, most: float, number: int) -> str:
     """So many numbers in even steps of their logarithm, as Hydra takes several values of a key."""
+    if (
+        not all(isinstance(n, int | float) and n > 0 for n in (least, most))
+        or not isinstance(number, int)
+        or number < 1
+    ):
+        raise ValueError(f"sweep.rates from {least} to {most}, {number} of them: say three numbers above 0")
     steps = [i / max(number - 1, 1) for i in range(number)]
     return ",".join(f"{math.exp((1 - i) * math.log(least) + i * math.log(most)):.4g}" for i in steps)
 

@@ -11,16 +11,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, configure_log, filter_overrides
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
 from hydra.utils import get_class
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from classify.check import release
 
 
-class Search(BasicSweeper):
+class Search(Sweeper):
     """Asks until the study holds `sweep.trials` trials that have ended, in this command or in an earlier one.
 
     A batch's sampler is seeded by its seed and the number of trials before it, so that a search which was cut asks for
@@ -35,16 +37,20 @@ class Search(BasicSweeper):
         max_batch_size: int,
         params: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(max_batch_size, params)
         self.sampler, self.storage, self.name, self.batch = sampler, storage, study, max_batch_size
+        self.params = params or {}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> Any:
         assert self.config is not None
         assert self.launcher is not None
-        folder = Path(str(self.config.hydra.sweep.dir)).absolute()
+        folder = Path(str(self.config.hydra.sweep.dir))
         try:
             self.read(arguments)
-            study = self.open(folder)
+            study = self.open(folder.absolute())
         except BaseException:
             release(folder)
             raise
@@ -81,7 +87,7 @@ class Search(BasicSweeper):
         except ModuleNotFoundError:
             raise ValueError("hydra/sweeper=optuna needs Optuna: pip install 'classify[search]'") from None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        parsed = parser.parse_overrides([*self._parse_config(), *arguments])
+        parsed = parser.parse_overrides([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
         overrides = {override.get_key_element(): override for override in parsed}
         self.space = {key: distribution(o) for key, o in overrides.items() if o.is_sweep_override()}
         if not self.space:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ import polars as pl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from classify.run import Run
-from classify.sweep.winner import crown
+from classify.sweep.winner import crown, ranked, text
 
 log = logging.getLogger(__name__)
 
 REPEATS = ("seed", "data.seed", "data.split.seed", "data.fold")  # repetitions of a setting, not settings
 SHOWN = 20  # lines of the leaderboard on the terminal
+LONG = re.compile(r"\d+\.\d{6,}(e-?\d+)?")  # a number that a search drew
 
 
 def summarise(folder: Path, jobs: Mapping[int, list[str]]) -> None:
@@ -34,11 +36,7 @@ def summarise(folder: Path, jobs: Mapping[int, list[str]]) -> None:
     settings = [key for key in varied if key not in REPEATS]
     repeats = [key for key in varied if key in REPEATS]
     monitor, sign = next((r["monitored"] for r in rows if r["metrics"]), ("", 1))
-    found: dict[tuple[str, ...], list[float | None]] = {}
-    for r in rows:
-        r["setting"] = tuple(text(r["overrides"].get(key)) for key in settings) if repeats else (str(r["number"]),)
-        found.setdefault(r["setting"], []).append(r["metrics"].get(monitor))
-    rows.sort(key=lambda r: (order(found[r["setting"]], sign), r["number"]))
+    rows = ranked(rows, settings if repeats else ["number"], monitor, sign)
     table = pl.DataFrame(
         [
             {"job": r["number"], **{key: text(r["overrides"].get(key)) for key in varied}, "status": r["status"]}
@@ -82,17 +80,6 @@ def row(folder: Path, number: int, words: list[str]) -> dict[str, Any]:
     }
 
 
-def order(values: list[float | None], sign: int) -> tuple[int, float]:
-    """By the mean; after them settings of which a repetition gave NaN, then those of which one failed."""
-    finite = [value for value in values if value is not None and math.isfinite(value)]
-    worst = 2 if None in values else 1 if len(finite) < len(values) else 0
-    return worst, sign * sum(finite) / len(finite) if finite else math.inf
-
-
-def text(value: Any) -> str:
-    return "" if value is None else str(value)
-
-
 def spread(table: pl.DataFrame, settings: list[str]) -> pl.DataFrame:
     """Mean and standard deviation of each metric, for each setting, over its repetitions."""
     names = [name for name in table.columns if name.startswith("val/")]
@@ -106,11 +93,15 @@ def spread(table: pl.DataFrame, settings: list[str]) -> pl.DataFrame:
     return table.group_by(settings, maintain_order=True).agg(pl.len().alias("jobs"), *measures)
 
 
+def short(number: re.Match[str]) -> str:
+    return f"{float(number[0]):.4g}"
+
+
 def shown(table: pl.DataFrame) -> str:
     """Columns side by side, numbers with four digits."""
     cells = [
-        [name, *("" if v is None else f"{v:.4f}" if isinstance(v, float) else str(v) for v in table[name])]
-        for name in table.columns
+        [name, *("" if v is None else f"{v:.4f}" if isinstance(v, float) else LONG.sub(short, str(v)) for v in column)]
+        for name, column in table.to_dict().items()
     ]
     widths = [max(map(len, column)) for column in cells]
     return "\n".join(

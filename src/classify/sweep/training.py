@@ -45,9 +45,7 @@ def train_population(configs: list[dict[str, Any]]) -> list[Member]:
         try:
             build.trainer(quiet, saved={}).fit(population)
         except SystemExit:  # Lightning's answer to Ctrl-C
-            raise KeyboardInterrupt(
-                "what has finished is kept, and the same command with its folder= goes on"
-            ) from None
+            raise KeyboardInterrupt from None
         for member, table in group:
             if member.error is None:
                 write(member, table)

@@ -1,8 +1,9 @@
-"""Winner: the best job of a sweep, as an experiment, and on the test rows."""
+"""Winner: which setting of a sweep is the best; its first job as an experiment, and on the test rows."""
 
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,32 @@ from classify.errors import CONF
 from classify.run import Run, describe, write_json
 
 log = logging.getLogger(__name__)
+
+
+def ranked(rows: list[dict[str, Any]], settings: list[str], monitor: str, sign: int) -> list[dict[str, Any]]:
+    """Jobs by the mean of the monitored metric over those of the same setting; within one, by number.
+
+    sign: 1 where less is better, else -1.
+    """
+    found: dict[str, list[float | None]] = {}
+
+    def setting(row: dict[str, Any]) -> str:
+        return "\n".join(text((row | row["overrides"]).get(key)) for key in settings)
+
+    for row in rows:
+        found.setdefault(setting(row), []).append(row["metrics"].get(monitor))
+    return sorted(rows, key=lambda row: (order(found[setting(row)], sign), setting(row), row["number"]))
+
+
+def order(values: list[float | None], sign: int) -> tuple[int, float]:
+    """By the mean; after them settings of which a repetition gave NaN, then those of which one failed."""
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    worst = 2 if None in values else 1 if len(finite) < len(values) else 0
+    return worst, sign * sum(finite) / len(finite) if finite else math.inf
+
+
+def text(value: Any) -> str:
+    return "" if value is None else str(value)
 
 
 def crown(folder: Path, number: int, words: list[str], metrics: dict[str, float]) -> None:
