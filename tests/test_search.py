@@ -151,6 +151,7 @@ BAD = {  # a search's words: what its one line of error must say
     f"{RATE} hydra.sweeper.storage=sqlite:////no/such/x.db": "storage=sqlite:////no/such/x.db cannot be opened",
     f"{RATE} hydra.sweeper.storage=nonsense": "hydra.sweeper.storage=nonsense cannot be opened",
     f"{RATE} +hydra.sweeper.sampler.nope=1": "unexpected keyword argument 'nope'",
+    f"{RATE} sweep.stack_dropout=3": "sweep.stack_dropout=3 is not true or false",
 }
 
 

@@ -75,7 +75,7 @@ def check_sweep(config: DictConfig) -> None:
     fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
     for override in parsed:
         if isinstance(interval := override.value(), IntervalSweep):
-            if config.hydra.runtime.choices["hydra/sweeper"] == "basic":
+            if config.hydra.runtime.choices["hydra/sweeper"] != "optuna":
                 raise ValueError(f"{override.input_line} is to be searched: add hydra/sweeper=optuna, or list values")
             for end in (interval.start, interval.end):
                 found = compose("config", [*fixed, f"{override.get_key_element()}={end}"])
@@ -91,7 +91,7 @@ made: list[Path] = []  # the folders that `claim` made, the innermost first
 
 def release(folder: Path) -> None:
     """Takes back what was claimed, when nothing has been trained."""
-    if not (folder / "checkpoints").exists() and not (folder / "0").exists():
+    if not (folder / "checkpoints").exists() and not any(folder.glob("[0-9]*")):
         shutil.rmtree(folder / ".hydra", ignore_errors=True)
         for name in ("train.log", "multirun.yaml", "sweep.json", "optuna.db"):
             (folder / name).unlink(missing_ok=True)

@@ -46,14 +46,18 @@ class Search(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         assert self.config is not None
-        assert self.launcher is not None
         folder = Path(str(self.config.hydra.sweep.dir))
         try:
             self.read(arguments)
-            study = self.open(folder.absolute())
+            return self.search(folder)
         except BaseException:
-            release(folder)
+            release(folder)  # unless there was a trial
             raise
+
+    def search(self, folder: Path) -> list[Sequence[JobReturn]]:
+        assert self.config is not None
+        assert self.launcher is not None
+        study = self.open(folder.absolute())
         OmegaConf.save(self.config, folder / "multirun.yaml")
         study.settle(self.config.monitor)
         returns: list[Sequence[JobReturn]] = []

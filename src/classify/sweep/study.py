@@ -44,7 +44,10 @@ class Study:
         """New trials, by the number of their folder."""
         self.study.sampler = sampler
         first = 1 + max(self.here(), default=-1)
-        trials = {first + i: self.study.ask(space) for i in range(number)}
+        try:
+            trials = {first + i: self.study.ask(space) for i in range(number)}
+        except ImportError as error:
+            raise ValueError(f"hydra.sweeper.sampler needs more than Optuna: {error}") from error
         for i, trial in trials.items():
             trial.set_user_attr("folder", str(self.folder / str(i)))
         return trials
