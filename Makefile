@@ -25,6 +25,9 @@ sweep: install  ## sweep over the learning rate
 cv: install  ## validate on each of five folds
 	@$(RUN) -m classify.train -m data.num_folds=5 "data.fold=range(5)" $(ARGS)
 
+lr: install  ## which learning rate: 64 of them over a few epochs, and the one to take
+	@$(RUN) -m classify.train debug=lr_range $(ARGS)
+
 test: install  ## run every test
 	@$(RUN) -m pytest $(ARGS)
 
@@ -37,4 +40,4 @@ format: install  ## mend what style checks can mend
 rename: install  ## make it yours: make rename NAME=churn
 	@$(RUN) scripts/rename.py "$(NAME)"
 
-.PHONY: help install train sweep cv test lint format rename
+.PHONY: help install train sweep cv lr test lint format rename

@@ -2,9 +2,11 @@
 
 python scripts/benchmark.py tables    # reading, encoding and predicting 1,000,000 rows of 28 numbers
 python scripts/benchmark.py sweep     # learning rates trained as one network, beside one run and scikit-learn
+python scripts/benchmark.py sweep --rows 6000 --epochs 1   # a look at whether it still runs
 """
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -136,10 +138,9 @@ NETS = {  # columns, hidden widths, batch size
     "SEED 16-8-4-2, batch 32": (16, [8, 4], 32),
     "MID 28-64-64-2, batch 256": (28, [64, 64], 256),
 }
-EPOCHS, TRAINING_ROWS = 8, 64_000
 
 
-def sweep() -> None:
+def sweep(num_rows: int, epochs: int) -> None:
     import torch
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
@@ -152,20 +153,22 @@ def sweep() -> None:
     from classify.train import train
 
     torch.set_num_threads(1)
-    print(f"{TRAINING_ROWS:,} training rows, {EPOCHS} epochs, SGD, one thread; time over that of one run")
+    print(f"{num_rows:,} training rows, {epochs} epochs, SGD, one thread; time over that of one run")
     for name, (columns, hidden, batch_size) in NETS.items():
         with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(CONF), version_base="1.3"):
+            common = [f"data.read.num_features={columns}", f"model.hidden={hidden}", "data=clusters", "head=softmax"]
+            common += [f"data.read.num_rows={num_rows * 5 // 3}", f"data.batch_size={batch_size}", "mode=min"]
+            common += [f"trainer.max_epochs={epochs}", "callbacks.early_stopping=null"]
+            rates = [0.001 * 1.05**i for i in range(64)]
 
-            def config(i: int, settings: tuple = (columns, hidden, batch_size), folder: str = folder) -> dict:
-                words = [f"data.read.num_features={settings[0]}", f"model.hidden={settings[1]}", "data=clusters"]
-                words += [
-                    f"data.read.num_rows={TRAINING_ROWS * 5 // 3}",
-                    f"data.batch_size={settings[2]}",
-                    "test=false",
-                ]
-                words += [f"trainer.max_epochs={EPOCHS}", "callbacks.early_stopping=null", "mode=min", "head=softmax"]
-                words += [f"optimizer.lr={0.001 * 1.05**i}", f"folder={folder}/{time.monotonic_ns()}"]
+            def config(i: int, common: list[str] = common, rates: list = rates, folder: str = folder) -> dict:
+                words = [*common, f"optimizer.lr={rates[i]}", f"folder={folder}/{time.monotonic_ns()}", "test=false"]
                 return OmegaConf.to_container(compose("config", words), resolve=True)  # type: ignore[return-value]
+
+            def with_joblib(common: list[str] = common, rates: list = rates, folder: str = folder) -> None:
+                words = [*common, f"optimizer.lr={','.join(map(str, rates[:16]))}", f"folder={folder}/joblib"]
+                command = [sys.executable, "-m", "classify.train", "-m", "hydra/launcher=joblib", *words]
+                subprocess.run(command, capture_output=True, check=True)
 
             def seconds(work: Callable[[], object]) -> float:
                 start = time.perf_counter()
@@ -178,7 +181,7 @@ def sweep() -> None:
                 for _ in range(16):
                     options = {"solver": "sgd", "learning_rate_init": 0.01, "momentum": 0.9, "tol": 0, "alpha": 0}
                     hidden, batch = settings["model"]["hidden"], settings["data"]["batch_size"]
-                    mlp = MLPClassifier(hidden, batch_size=batch, max_iter=EPOCHS, n_iter_no_change=EPOCHS, **options)
+                    mlp = MLPClassifier(hidden, batch_size=batch, max_iter=epochs, n_iter_no_change=epochs, **options)
                     mlp.fit(rows.numpy(), labels.numpy())
 
             one = statistics.median(seconds(lambda: train(config(0))) for _ in range(REPEATS))
@@ -187,9 +190,11 @@ def sweep() -> None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # scikit-learn would train longer
                 mlps = seconds(lambda: fit_mlps(config(0))) / one
+            joblib = seconds(with_joblib) / one
             print(
                 f"{name}: one run {one:.1f} s; 16 rates as one {stacked[16]:.2f}; 64 as one {stacked[64]:.2f}; "
-                f"16 one after another {alone:.1f}; 16 MLPClassifiers {mlps:.1f}",
+                f"16 one after another {alone:.1f}; 16 MLPClassifiers {mlps:.1f}; "
+                f"16 by hydra/launcher=joblib on {os.cpu_count()} cores, as a whole command {joblib:.1f}",
                 flush=True,
             )
 
@@ -197,12 +202,16 @@ def sweep() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["tables", "sweep"], nargs="?")
+    parser.add_argument("--rows", type=int, default=64_000, help="rows that train in a sweep")
+    parser.add_argument("--epochs", type=int, default=8, help="of each run of a sweep")
     parser.add_argument("--work", nargs="+", help=argparse.SUPPRESS)
     words = parser.parse_args()
     if words.work:
         globals()[words.work[0]](*words.work[1:])
+    elif words.what == "sweep":
+        sweep(words.rows, words.epochs)
     else:
-        globals()[words.what or "tables"]()
+        tables()
 
 
 if __name__ == "__main__":

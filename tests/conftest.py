@@ -12,7 +12,9 @@ from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+import hydra_plugins.vectorized  # noqa: F401  (before the fixtures that restore what Hydra knows)
 from classify.errors import CONF
+from classify.train import main
 
 ROOT = CONF.parent
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -37,6 +39,26 @@ def run_command(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def command(tmp_path: Path) -> Command:
     return lambda *words: run_command(*words, cwd=tmp_path)
+
+
+@pytest.fixture
+def inside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hydra_restore_singletons: Any
+) -> Callable[..., str | int | None]:
+    """`python -m classify.train words` in this process, which saves the imports: what it would exit with."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> str | int | None:
+        with monkeypatch.context() as changed:
+            changed.setattr(sys, "argv", ["train", *words])
+            changed.setenv("HYDRA_FULL_ERROR", "1")  # as `main` does, and this undoes it
+            try:
+                main()
+            except SystemExit as stop:
+                return stop.code
+        return None
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """Sweeps: a member of a stack equals its run alone, and what a sweep leaves in its folder."""
 
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,13 @@ from conftest import Command, configure
 from hydra import version
 from hydra.test_utils.launcher_common_tests import BatchedSweeperTestSuite, IntegrationTestSuite, LauncherTestSuite
 
+from classify.nets import mlp
 from classify.run import Run
-from classify.sweep.plan import stackable, stacks
+from classify.sweep import training
+from classify.sweep.plan import most_members, stackable, stacks
+from classify.sweep.rates import log_spaced, suggested
 from classify.sweep.training import train_population
-from classify.train import main, train
+from classify.train import train
 
 RATES = [["optimizer.lr=0.01"], ["optimizer.lr=0.05"], ["optimizer.lr=0.2"]]
 DECAYS = [["optimizer.lr=0.01", "optimizer.weight_decay=0.1"], ["optimizer.lr=0.05"]]
@@ -166,10 +169,37 @@ def test_what_cannot_be_stacked_trains_alone(tmp_path: Path) -> None:
     assert stacks(configs, 2) == [[0, 1], [2, 3], [4]]
 
 
+def test_dropout_is_stacked_when_asked_and_drops_for_each_member_in_training_alone(tmp_path: Path) -> None:
+    words = ["data=iris", "model.dropout=0.5", "trainer.max_epochs=3", "test=false"]
+    words += ["sweep.stack_dropout=true", "trainer.precision=64-true"]
+    configs = [configure(tmp_path / str(i), *words) for i in range(2)]  # equal but for their folders
+    assert stacks(dict(enumerate(configs)), None) == [[0, 1]]
+    members = train_population(configs)
+    assert members[0].metrics["val/loss"] != members[1].metrics["val/loss"]
+    for i, member in enumerate(members):
+        run = Run.open(tmp_path / str(i))
+        assert run.measure(run.data(), "val") == pytest.approx(member.metrics, abs=1e-6)
+        losses = [row["train/loss"] for row in member.log]
+        assert losses == sorted(losses, reverse=True)
+
+
+def test_as_many_members_as_half_of_the_memory_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = mlp(3, 2, hidden=[5])  # 15 + 5 + 10 + 2 numbers, and 3 + 5 + 5 + 5 + 2 + 2 a row
+    member = 4 * (10 * 32 + 100 * (8 + 5 + 7 + 2))
+    for members, free in ((1, 0), (1, 2 * member), (2, 5 * member), (3, 6 * member)):
+        assert most_members(net, rows=100, bytes_each=4, free=free) == members
+    words = ["data=iris", "trainer.max_epochs=1"]
+    whole = train_population([configure(tmp_path / f"whole{i}", *words, *job) for i, job in enumerate(RATES)])
+    monkeypatch.setattr(training, "free_memory", lambda _: 150_000)
+    split = train_population([configure(tmp_path / f"split{i}", *words, *job) for i, job in enumerate(RATES)])
+    assert 1 <= most_members(split[0].classifier.net, 30, 4, 150_000) < 3
+    for one, other in zip(whole, split, strict=True):
+        assert one.metrics == pytest.approx(other.metrics, abs=1e-6)
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.usefixtures("hydra_restore_singletons")
 def test_a_sweep_leaves_folders_a_leaderboard_and_its_best(
-    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, command: Command, inside: Callable[..., Any]
 ) -> None:
     words = [
         "-m",
@@ -188,10 +218,10 @@ def test_a_sweep_leaves_folders_a_leaderboard_and_its_best(
     table = pl.read_csv(tmp_path / "sweep" / "sweep.csv")
     assert table.columns[:5] == ["job", "optimizer.lr", "seed", "status", "best_epoch"]
     assert table["status"].to_list() == ["finished"] * 4 + ["failed"] * 2
-    losses = table["val/loss"].to_list()
-    assert losses[:4] == sorted(losses[:4])
-    assert losses[4:] == [None, None]
-    assert "the training loss is nan" in (tmp_path / "sweep" / "2" / "error.txt").read_text()
+    settings = table.group_by("optimizer.lr", maintain_order=True).agg("seed", pl.col("val/loss").mean())
+    assert settings["val/loss"].to_list() == [*sorted(settings["val/loss"][:2]), None]  # ranked by their means
+    assert settings["seed"].to_list() == [[0, 1]] * 3
+    assert (tmp_path / "sweep" / "2" / "error.txt").read_text().startswith("the training loss is nan")
     best = table["job"][0]
     for job in table["job"][:4]:
         metrics = json.loads((tmp_path / "sweep" / str(job) / "metrics.json").read_text())
@@ -208,20 +238,60 @@ def test_a_sweep_leaves_folders_a_leaderboard_and_its_best(
     assert found["val/loss:std"] == pytest.approx(of_rate.std(), abs=1e-4)
 
     # another sweep may not have this folder
-    other = command("classify.train", "-m", "optimizer.lr=0.5,0.6", "folder=sweep")
-    assert (other.returncode, other.stderr.count("\n")) == (1, 1)
-    assert "holds files already" in other.stderr
+    assert "folder=sweep holds files already" in inside("-m", "optimizer.lr=0.5,0.6", "folder=sweep")
 
     # the same command again: what has finished stays, what has failed is tried again
     before = (tmp_path / "sweep" / str(best) / "checkpoints" / "last.ckpt").stat().st_mtime_ns
     failed = (tmp_path / "sweep" / "2" / "error.txt").stat().st_mtime_ns
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["train", *words])
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # as `main` does, and this undoes it
-    with pytest.raises(SystemExit, match="the training loss is nan"):
-        main()
+    assert "the training loss is nan" in inside(*words)
     assert (tmp_path / "sweep" / "2" / "error.txt").stat().st_mtime_ns > failed
     assert (tmp_path / "sweep" / str(best) / "checkpoints" / "last.ckpt").stat().st_mtime_ns == before
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_repetitions_of_one_setting_have_a_mean_and_no_winner(
+    tmp_path: Path, inside: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["data.num_folds=3", "data.fold=range(3)", "data=iris", "trainer.max_epochs=2", "folder=cv"]
+    assert inside("-m", *words) is None
+    assert "mean and standard deviation over data.fold" in (shown := capsys.readouterr().out)
+    assert "best" not in shown.replace("best_epoch", "")
+    assert not (tmp_path / "cv" / "best.yaml").exists()
+    assert pl.read_csv(tmp_path / "cv" / "sweep.csv")["job"].to_list() == [0, 1, 2]
+    for file in tmp_path.glob("cv/*/metrics.json"):
+        assert "test/loss" not in json.loads(file.read_text())
+
+
+def test_the_suggested_rate_is_the_near_end_of_the_valleys_floor() -> None:
+    rates = np.array([float(rate) for rate in log_spaced(1e-5, 10, 64).split(",")])
+    assert rates == pytest.approx(np.logspace(-5, 1, 64), rel=1e-3)
+    noise = np.random.default_rng(0).normal(0, 0.002, 64)
+    valley = np.clip(np.abs(np.log10(rates) + 1.5) - 0.5, 0, None)  # flat from 0.01 to 0.1
+    assert 0.007 < rates[suggested(valley + noise)] < 0.02
+    assert 0.007 < rates[suggested(np.where(rates > 0.3, np.nan, valley + noise))] < 0.02
+    assert suggested([1.0]) == 0
+    assert suggested([np.nan, 1.0, np.nan]) == 1
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_range_test_finds_a_rate_that_trains_well(
+    tmp_path: Path, inside: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["sweep.rates.number=24", "sweep.rates.most=1e3", "data=digits", "folder=lr"]
+    assert inside("debug=lr_range", *words) is None  # though some diverge
+    shown = capsys.readouterr().out
+    assert "24 as one" in shown
+    assert "diverged" in shown
+    table = pl.read_csv(tmp_path / "lr" / "sweep.csv")
+    assert table["optimizer.lr"].to_list() == sorted(table["optimizer.lr"])
+    assert len(table) == 24
+    assert not (tmp_path / "lr" / "best.yaml").exists()
+    rate = float(shown.split("suggested: optimizer.lr=")[1].split()[0])
+    rates = [rate * factor for factor in (1, 0.01, 0.1, 10, 100)]
+    words = ["data=digits", "trainer.max_epochs=20"]
+    jobs = [configure(tmp_path / f"{rate}", *words, f"optimizer.lr={rate}") for rate in rates]
+    losses = [member.metrics.get("val/loss", np.inf) for member in train_population(jobs)]
+    assert losses[0] < 1.1 * min(losses)
 
 
 # Hydra's own tests of a launcher

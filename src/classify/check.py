@@ -4,12 +4,14 @@ import math
 import os
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -36,6 +38,8 @@ RANGES = {  # key: (least, most); every number of a list must lie in it
     "trainer.max_epochs": (1, math.inf),
     "trainer.threads": (1, math.inf),
     "callbacks.early_stopping.patience": (1, math.inf),
+    "sweep.max_stack": (1, math.inf),
+    "sweep.trials": (1, math.inf),
 }
 
 
@@ -56,7 +60,9 @@ class Guard(Callback):
         with one_line_errors():
             if again := [key for key in ("resume", "rerun") if config[key] is not None]:
                 raise ValueError(f"{again[0]}= is for one run: leave out -m (a sweep goes on when it is started again)")
-            words = [word for word in config.hydra.overrides.task if not word.startswith("folder=")]
+            task = config.hydra.overrides.task
+            words = [word for word in task if not word.startswith(("folder=", "sweep.trials="))]
+            words += [word for word in config.hydra.overrides.hydra if word.startswith("hydra/sweeper=")]
             words += [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
             file = Path(config.hydra.sweep.dir) / "sweep.json"
             if file.exists() and read_json(file) == words:
@@ -67,14 +73,23 @@ class Guard(Callback):
 
 
 def check_sweep(config: DictConfig) -> None:
-    """Composes with the first value of each swept key, and with every choice of a swept group: their names exist."""
+    """Composes with the first value of each swept key, and with every choice of a swept group: their names exist.
+
+    Both ends of an interval are in range.
+    """
     parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
     fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
     for override in parsed:
-        if override.is_sweep_override():
+        if isinstance(interval := override.value(), IntervalSweep):
+            if config.hydra.runtime.choices["hydra/sweeper"] != "optuna":
+                raise ValueError(f"{override.input_line} is to be searched: add hydra/sweeper=optuna, or list values")
+            for end in (interval.start, interval.end):
+                found = compose("config", [*fixed, f"{override.get_key_element()}={end}"])
+                check_values(found, config.hydra.runtime.choices)
+        elif override.is_sweep_override():
             values = list(override.sweep_string_iterator())
             for value in values if (CONF / override.key_or_group).is_dir() else values[:1]:
-                compose("config", [*fixed, f"{str(override.input_line).split('=')[0]}={value}"])
+                compose("config", [*fixed, f"{override.get_key_element()}={value}"])
 
 
 def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
@@ -82,13 +97,14 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
 
     choices: those that were made of each config group.
     """
-    groups = [
-        group for group in choices if choices[group] and group not in ("experiment", "debug") and "/" not in group
+    chosen = [
+        f"{group}={choices[group]}"
+        for group in choices
+        if choices[group] and group not in ("experiment", "debug") and "/" not in group
     ]
-    shipped = compose("config", [f"{group}={choices[group]}" for group in groups])
-    types = dict(leaves(shipped))
-    for key in map(str, shipped):
-        if OmegaConf.is_dict(shipped[key]) and not OmegaConf.is_dict(cfg.get(key)):
+    types, sections = shipped(*chosen)
+    for key in sections:
+        if not OmegaConf.is_dict(cfg.get(key)):
             raise ValueError(f"{key} cannot be left out as a whole: set {key}.NAME=null for what is not wanted")
     for key, value in leaves(cfg):
         if value == "???" or (value == "" and types.get(key)):
@@ -140,6 +156,13 @@ def check_beside(config: DictConfig) -> None:
                 f"{verb}={config[verb]} takes {wrong[0]} from the run itself: leave it out; beside {verb} there may be "
                 f"{', '.join(allowed)}"
             )
+
+
+@cache  # the jobs of a sweep mostly make the same choices, and to compose takes 0.1 s
+def shipped(*chosen: str) -> tuple[dict[str, Any], list[str]]:
+    """Of the config as it is shipped, with these groups chosen: its values by key, and its sections."""
+    config = compose("config", list(chosen))
+    return dict(leaves(config)), [str(key) for key in config if OmegaConf.is_dict(config[key])]
 
 
 def same_type(value: Any, default: Any) -> bool:

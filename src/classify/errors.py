@@ -62,7 +62,7 @@ def explain(error: Exception) -> str:
         return f"{key[1] + ': ' if key else ''}{error.__cause__}"
     if wrong := re.search(r"Could not override '([^']+)'", text):
         word = wrong[1].lstrip("+~").split("@")[0]
-        return f"there is no key {word}{nearest(word, known_keys())}"
+        return f"there is no key {word}{'' if word.startswith('hydra.') else nearest(word, known_keys())}"
     if absent := re.search(r"Could not find '([^']+)/([^']*)'", text):
         options = sorted(path.stem for path in (CONF / absent[1]).glob("*.yaml"))
         if options:

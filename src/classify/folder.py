@@ -48,9 +48,9 @@ def lock(folder: Path) -> None:
 
 def release(folder: Path) -> None:
     """Takes back what was claimed, when nothing has been trained."""
-    if not (folder / "checkpoints").exists() and not (folder / "0").exists():
+    if not (folder / "checkpoints").exists() and not any(folder.glob("[0-9]*")):
         shutil.rmtree(folder / ".hydra", ignore_errors=True)
-        for name in ("train.log", "multirun.yaml", "sweep.json", LOCK):
+        for name in ("train.log", "multirun.yaml", "sweep.json", "optuna.db", LOCK):
             (folder / name).unlink(missing_ok=True)
         for path in made:
             if path.exists() and not any(path.iterdir()):

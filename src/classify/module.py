@@ -1,5 +1,6 @@
 """Classifier: the LightningModule that trains a net; the Trainer does backward and the optimizer's steps."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +37,7 @@ class Measures(nn.Module):
 
     def __init__(self, metrics: dict[str, Metric]) -> None:
         super().__init__()
-        self.loss = MeanMetric()
+        self.loss = MeanMetric(nan_strategy=math.nan)  # or NaN would be left out of the mean
         self.metrics = MetricCollection(dict(metrics))
 
     def update(self, scores: Tensor, labels: Tensor) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrid
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from classify.check import check_values
+from classify.errors import explain
 from classify.folder import release
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ class Launcher(BasicLauncher):
             release(folder)
             raise
         from classify.sweep.plan import stacks
+        from classify.sweep.rates import report
         from classify.sweep.summary import summarise
 
         configs = {number: self._resolved(cfg, folder / str(number)) for number, cfg in composed.items()}
@@ -48,12 +51,20 @@ class Launcher(BasicLauncher):
         plan = stacks(waiting, self.config.sweep.max_stack)
         log.info("%d jobs: %s", len(jobs), described(plan, len(finished)))
         returns = {number: self._finished(composed[number], folder / str(number)) for number in finished}
+        for number in waiting:  # what an attempt that was cut has left
+            shutil.rmtree(folder / str(number) / "log", ignore_errors=True)
+            (folder / str(number) / "error.txt").unlink(missing_ok=True)
         for stack in plan:
             task = self.task_function if len(stack) == 1 else together({number: configs[number] for number in stack})
             for number in stack:
                 returns[number] = self._run(task, composed[number], folder / str(number))
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        summarise(folder, {n: list(filter_overrides(o)) for n, o in jobs.items()}, configs, returns)
+        if "rates" in self.config.sweep:
+            report(folder, {number: config["optimizer"]["lr"] for number, config in configs.items()})
+            done = [result for result in returns.values() if result.status == JobStatus.COMPLETED]
+            return done or list(returns.values())  # that some diverge is what the test is for
+        if "study" not in self.config.hydra.sweeper:  # a search launches many times, and reports once
+            summarise(folder, {number: list(filter_overrides(overrides)) for number, overrides in jobs.items()})
         return [returns[number] for number in sorted(returns)]
 
     def _compose(self, number: int, overrides: list[str]) -> DictConfig:
@@ -78,16 +89,16 @@ class Launcher(BasicLauncher):
     def _run(self, task: Callable[[Any], Any] | None, cfg: DictConfig, folder: Path) -> JobReturn:
         assert self.hydra_context is not None
         assert task is not None
-        done = run_job(
-            hydra_context=self.hydra_context,
-            task_function=task,
-            config=cfg,
-            job_dir_key="hydra.sweep.dir",
-            job_subdir_key="hydra.sweep.subdir",
-        )
+        try:
+            done = run_job(task, cfg, "hydra.sweep.dir", "hydra.sweep.subdir", self.hydra_context)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                "what has finished is kept, and the same command with its folder= goes on"
+            ) from None
         if done.status == JobStatus.FAILED:
             error = done._return_value
-            (folder / "error.txt").write_text("".join(traceback.format_exception(error)))
+            text = [" ".join(explain(error).split()), "\n\n", *traceback.format_exception(error)]
+            (folder / "error.txt").write_text("".join(text))
         return done
 
     @staticmethod
@@ -106,17 +117,20 @@ def described(plan: list[list[int]], num_finished: int) -> str:
 
 def together(configs: dict[int, dict[str, Any]]) -> Callable[[Any], float]:
     """The task function of every job of a stack: the first that Hydra runs trains them all."""
-    from classify.sweep.member import Member
     from classify.sweep.training import train_population
 
-    outcome: dict[int, Member] = {}
+    outcome: dict[int, Any] = {}  # a Member, or the error that stopped them all
 
     def task(_: Any) -> float:
         number = HydraConfig.get().job.num
         if not outcome:
-            outcome.update(zip(configs, train_population(list(configs.values())), strict=True))
-        if (error := outcome[number].error) is not None:
-            raise error
+            try:
+                outcome.update(zip(configs, train_population(list(configs.values())), strict=True))
+            except Exception as error:
+                outcome.update(dict.fromkeys(configs, error))
+        failed = outcome[number] if isinstance(outcome[number], Exception) else outcome[number].error
+        if failed is not None:
+            raise failed
         return outcome[number].metrics[configs[number]["monitor"]]
 
     return task

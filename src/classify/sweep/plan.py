@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from classify.build import watched
-
-MOST_STACKED = 256  # members, where sweep.max_stack does not say
 
 STACKED = {  # keys in which the members of a stack may differ
     *("folder", "seed", "data.seed", "data.fold", "optimizer.lr", "optimizer.weight_decay"),
@@ -24,7 +25,7 @@ def stackable(config: dict[str, Any]) -> str | None:
     alone = (
         config["init_from"]
         or config["optimizer"]["_target_"] not in OPTIMIZERS
-        or config["model"].get("dropout")  # its random numbers would not be those of the run alone
+        or (config["model"].get("dropout") and not config["sweep"]["stack_dropout"])  # its random numbers would differ
         or watched(config)
         or {name for name, node in config["logger"].items() if node} != {"csv"}
         or config["trainer"]["precision"] not in ("32-true", "64-true")
@@ -56,7 +57,32 @@ def stacks(configs: dict[int, dict[str, Any]], max_stack: int | None) -> list[li
     for number, config in configs.items():
         key = stackable(config) or f"alone {number}"
         groups = plan.setdefault(key, [[]])
-        if len(groups[-1]) >= (max_stack or MOST_STACKED):
+        if len(groups[-1]) == max_stack:
             groups.append([])
         groups[-1].append(number)
     return sorted(group for groups in plan.values() for group in groups)
+
+
+def most_members(net: nn.Module, rows: int, bytes_each: int, free: int) -> int:
+    """How many nets like this one may be a stack, so that it takes half of the free memory (bytes) at most.
+
+    rows: of the largest batch; bytes_each: of a number. A member has its parameters ten times (its own net, the stack,
+    gradient, move, two states of Adam, last and best weights, and two for a moment), and for each row what goes into
+    each layer and comes out of it.
+    """
+    sizes = [(parameter.numel(), sum(parameter.shape)) for parameter in net.parameters()]
+    member = sum(10 * numel + rows * width for numel, width in sizes) * bytes_each
+    return max(1, free // 2 // member)
+
+
+def free_memory(accelerator: str) -> int:
+    """Bytes that are free where the Trainer trains."""
+    if accelerator != "cpu" and torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0]
+    meminfo, container = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+    if not meminfo.exists():  # not Linux: half of what is built in
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    free = int(meminfo.read_text().split("MemAvailable:")[1].split()[0]) * 1024
+    if (container / "memory.max").exists() and (most := (container / "memory.max").read_text().strip()) != "max":
+        free = min(free, int(most) - int((container / "memory.current").read_text()))
+    return free

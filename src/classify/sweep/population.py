@@ -78,7 +78,8 @@ class Population(Quick):
         if self.learned_encode:
             buffers = [dict(net.named_buffers()) for net in nets]
             fixed = {name: torch.stack([buffer[name] for buffer in buffers]) for name in buffers[0]}
-            call = vmap(lambda p, b, r: functional_call(nets[0], (p, b), (r,)), in_dims=(0, 0, None if shared else 0))
+            dims = (0, 0, None if shared else 0)
+            call = vmap(lambda p, b, r: functional_call(nets[0], (p, b), (r,)), dims, randomness="different")
             return call(own, fixed, rows).transpose(1, 2)
         if self.one_encode:
             encoded = nets[0].encode(rows if shared else flat(rows))

@@ -28,7 +28,8 @@ def forward_stacked(net: Any) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
 
         def forward(parameters: dict[str, Tensor], rows: Tensor) -> Tensor:
             own = {name.removeprefix("body."): value for name, value in parameters.items()}
-            return with_head(net, vmap(lambda p, x: functional_call(net.body, p, x.T).T)(own, rows))
+            call = vmap(lambda p, x: functional_call(net.body, p, x.T).T, randomness="different")
+            return with_head(net, call(own, rows))
 
         return forward
 

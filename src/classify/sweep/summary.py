@@ -5,87 +5,79 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.utils import JobReturn, JobStatus
-from omegaconf import OmegaConf
 
-from classify.errors import CONF
-from classify.folder import write_json
-from classify.run import Run, describe
+from classify.run import Run
+from classify.sweep.winner import crown, ranked, text
 
 log = logging.getLogger(__name__)
 
 REPEATS = ("seed", "data.seed", "data.split.seed", "data.fold")  # repetitions of a setting, not settings
+SHOWN = 20  # lines of the leaderboard on the terminal
+LONG = re.compile(r"\d+\.\d{6,}(e-?\d+)?")  # a number that a search drew
 
 
-def summarise(
-    folder: Path, overrides: dict[int, list[str]], configs: dict[int, dict[str, Any]], returns: Mapping[int, JobReturn]
-) -> None:
-    """Writes sweep.csv and best.yaml, shows the leaderboard, measures the winner on its test rows."""
-    rows = [row(folder, number, words, returns[number]) for number, words in sorted(overrides.items())]
-    monitor, mode = configs[min(configs)]["monitor"], configs[min(configs)]["mode"]
-    varied = list(dict.fromkeys(key for r in rows for key in r["overrides"]))
-    varied = [key for key in varied if len({json.dumps(r["overrides"].get(key)) for r in rows}) > 1]
-    sign = 1 if mode == "min" else -1
-    rows.sort(key=lambda r: (order(r["metrics"].get(monitor), sign), r["number"]))
+def summarise(folder: Path, jobs: Mapping[int, list[str]]) -> None:
+    """Writes sweep.csv, shows the leaderboard, and crowns the best setting, unless the jobs only repeat one.
+
+    jobs: the overrides of each by its number; the rest is read from their folders. Settings are ranked by their mean
+    over seeds and folds. Of the best, the first repetition goes on to best.yaml and the test rows: it was not chosen
+    for its luck.
+    """
+    rows = [row(folder, number, words) for number, words in sorted(jobs.items())]
+    keys = dict.fromkeys(key for r in rows for key in r["overrides"])
+    varied = [key for key in keys if len({text(r["overrides"].get(key)) for r in rows}) > 1]
+    settings = [key for key in varied if key not in REPEATS]
+    repeats = [key for key in varied if key in REPEATS]
+    monitor, sign = next((r["monitored"] for r in rows if r["metrics"]), ("", 1))
+    rows = ranked(rows, settings if repeats else ["number"], monitor, sign)
     table = pl.DataFrame(
         [
             {"job": r["number"], **{key: text(r["overrides"].get(key)) for key in varied}, "status": r["status"]}
-            | {"best_epoch": r["best_epoch"]}
-            | {name: value for name, value in r["metrics"].items() if name.startswith("val/")}
-            | {"folder": str(folder / str(r["number"]))}
+            | {"best_epoch": r["best_epoch"], **r["metrics"], "folder": str(folder / str(r["number"]))}
             for r in rows
         ],
         infer_schema_length=None,
     )
     table.write_csv(folder / "sweep.csv")
-    log.info("\n%s", shown(table.drop("folder")))
-    if (repeats := [key for key in varied if key in REPEATS]) and monitor in table.columns:
-        settings = [key for key in varied if key not in REPEATS]
-        log.info("\nmean and standard deviation over %s:\n%s", ", ".join(repeats), shown(spread(table, settings)))
-    failed = [r for r in rows if r["status"] != "finished"]
-    for r in failed:
-        log.error(
-            "job %d failed: %s (%s)", r["number"], " ".join(r["error"].split()), folder / str(r["number"]) / "error.txt"
-        )
-    if rows[0]["status"] == "finished" and math.isfinite(rows[0]["metrics"].get(monitor, math.nan)):
-        winner = rows[0]["number"]
-        (folder / "best.yaml").write_text(experiment(rows[0]["words"]))
-        run = replace(Run.open(folder / str(winner)), config=configs[winner], trust=True)  # this command's own
-        tested = run.measure(run.data(), "test")
-        write_json(folder / str(winner) / "metrics.json", rows[0]["metrics"] | tested)
-        log.info("\nbest: job %d, on the test rows\n%s\n%s", winner, describe(tested), folder)
+    more = f"\n... and {len(table) - SHOWN} more in {folder / 'sweep.csv'}" if len(table) > SHOWN else ""
+    log.info("\n%s%s", shown(table.drop("folder").head(SHOWN)), more)
+    if repeats and monitor:
+        means = shown(spread(table, settings).head(SHOWN))
+        log.info("\nmean and standard deviation over %s:\n%s", ", ".join(repeats), means)
+    for r in rows:
+        if r["status"] == "failed":
+            log.error("job %d failed: %s (%s)", r["number"], r["error"], folder / str(r["number"]) / "error.txt")
+    finite = [r for r in rows if math.isfinite(r["metrics"].get(monitor, math.nan))]
+    if finite and (settings or not repeats):
+        crown(folder, finite[0]["number"], finite[0]["words"], finite[0]["metrics"])
+    log.info("%s", folder)
 
 
-def row(folder: Path, number: int, words: list[str], done: JobReturn) -> dict[str, Any]:
+def row(folder: Path, number: int, words: list[str]) -> dict[str, Any]:
     """What one job's folder says."""
-    own, result = (
-        folder / str(number),
-        {"number": number, "words": words, "error": "", "metrics": {}, "best_epoch": None},
-    )
+    own = folder / str(number)
+    result: dict[str, Any] = {"number": number, "words": words, "error": "", "metrics": {}, "best_epoch": None}
     parsed = OverridesParser.create().parse_overrides(words)
     result["overrides"] = {o.key_or_group: o.value() for o in parsed if o.key_or_group != "folder"}
-    if done.status == JobStatus.FAILED:
-        return result | {"status": "failed", "error": str(done._return_value)}
+    if not (own / "metrics.json").exists():
+        error = own / "error.txt"
+        return result | {"status": "failed", "error": error.read_text().split("\n")[0] if error.exists() else "unknown"}
     metrics = {k: v for k, v in json.loads((own / "metrics.json").read_text()).items() if k.startswith("val/")}
-    return result | {"status": "finished", "metrics": metrics, "best_epoch": Run.open(own).num_epochs - 1}
-
-
-def order(value: float | None, sign: int) -> tuple[int, float]:
-    """Finite values by size, then NaN, then what has failed."""
-    if value is None:
-        return 2, 0.0
-    return (1, 0.0) if math.isnan(value) else (0, sign * value)
-
-
-def text(value: Any) -> str:
-    return "" if value is None else str(value)
+    run = Run.open(own)
+    monitored = run.config["monitor"], 1 if run.config["mode"] == "min" else -1
+    return result | {
+        "status": "finished",
+        "metrics": metrics,
+        "best_epoch": run.num_epochs - 1,
+        "monitored": monitored,
+    }
 
 
 def spread(table: pl.DataFrame, settings: list[str]) -> pl.DataFrame:
@@ -101,30 +93,18 @@ def spread(table: pl.DataFrame, settings: list[str]) -> pl.DataFrame:
     return table.group_by(settings, maintain_order=True).agg(pl.len().alias("jobs"), *measures)
 
 
+def short(number: re.Match[str]) -> str:
+    return f"{float(number[0]):.4g}"
+
+
 def shown(table: pl.DataFrame) -> str:
     """Columns side by side, numbers with four digits."""
     cells = [
-        [name, *("" if v is None else f"{v:.4f}" if isinstance(v, float) else str(v) for v in table[name])]
-        for name in table.columns
+        [name, *("" if v is None else f"{v:.4f}" if isinstance(v, float) else LONG.sub(short, str(v)) for v in column)]
+        for name, column in table.to_dict().items()
     ]
     widths = [max(map(len, column)) for column in cells]
     return "\n".join(
         "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
         for line in zip(*cells, strict=True)
     )
-
-
-def experiment(words: list[str]) -> str:
-    """The job as an experiment: copied to conf/experiment/, it trains the winner again."""
-    defaults: list[Any] = []
-    values = OmegaConf.create({"hydra": {"mode": "RUN"}})
-    for override in OverridesParser.create().parse_overrides(words):
-        key, value = override.key_or_group.split("@")[0], override.value()
-        if key == "experiment":
-            defaults.insert(0, value)
-        elif (CONF / key).is_dir():
-            defaults.append({f"override /{key}": value})
-        elif key != "folder":
-            OmegaConf.update(values, key, value)
-    head = "# @package _global_\n# The best job of a sweep: copy it to conf/experiment/ and say experiment=best.\n"
-    return head + OmegaConf.to_yaml(OmegaConf.create({"defaults": [*defaults, "_self_"]})) + OmegaConf.to_yaml(values)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
+from collections.abc import Iterator
 from typing import Any
 
 import lightning
 from torchmetrics import Metric
 
 from classify import build
-from classify.data import TabularData
+from classify.data import EVALUATION_BATCH, TabularData
 from classify.run import record
 from classify.sweep.member import Member, write
+from classify.sweep.plan import free_memory, most_members
 from classify.sweep.population import Population
+
+log = logging.getLogger(__name__)
 
 
 def train_population(configs: list[dict[str, Any]]) -> list[Member]:
@@ -35,7 +40,7 @@ def train_population(configs: list[dict[str, Any]]) -> list[Member]:
             continue
         shapes = tuple(parameter.shape for parameter in member.classifier.net.parameters())
         alike.setdefault((shapes, len(table.index["train"])), []).append((member, table))  # folds may differ in these
-    for group in alike.values():
+    for group in (part for whole in alike.values() for part in parts(whole)):
         build.set_threads(configs[0], group[0][0].classifier.net, len(group))
         population = Population([member for member, _ in group], [table for _, table in group])
         quiet = {**configs[0], "callbacks": {}, "logger": {}}
@@ -43,14 +48,27 @@ def train_population(configs: list[dict[str, Any]]) -> list[Member]:
         try:
             build.trainer(quiet, saved={}).fit(population)
         except SystemExit:  # Lightning's answer to Ctrl-C
-            raise KeyboardInterrupt(
-                "what has finished is kept, and the same command with its folder= goes on"
-            ) from None
+            raise KeyboardInterrupt from None
         identity = record(group[0][1])
         for member, table in group:
             if member.error is None:
                 write(member, table, identity)
     return members
+
+
+def parts(group: list[tuple[Member, TabularData]]) -> Iterator[list[tuple[Member, TabularData]]]:
+    """As many at a time as sweep.max_stack says, or as the memory that is free then holds."""
+    member, table = group[0]
+    trainer, net = member.config["trainer"], member.classifier.net
+    rows = max(table.batch_size, min(len(table.index["val"]), EVALUATION_BATCH))
+    bytes_each = 8 if trainer["precision"] == "64-true" else 4
+    while group:
+        free = free_memory(trainer["accelerator"])
+        most = member.config["sweep"]["max_stack"] or most_members(net, rows, bytes_each, free)
+        if most < len(group):
+            log.info("the memory holds %d of %d at once", most, len(group))
+        yield group[:most]
+        group = group[most:]
 
 
 def table_of(config: dict[str, Any], known: dict[str, TabularData]) -> TabularData:
