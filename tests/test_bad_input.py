@@ -96,7 +96,6 @@ LATE = {
     "train data.split.test_fraction=0.6 data.split.validation_fraction=0.6": r"leave no rows to train on",
     "train data.columns.ignore=[radius]": r"breast_cancer: there is no column radius .did you mean",
     "train data.path=titanic": r"data.path=titanic is no table inside scikit-learn: there are breast_cancer, iris",
-    "train data=csv data.path=tables data.target=y": r"tables is a folder: name a file",
     "train init_from=run model=linear head=softmax": r"has no weights that fit",
     "train init_from=cut.ckpt": r"cut.ckpt is not a whole checkpoint",
     "train trainer.accelerator=abacus": r"abacus",

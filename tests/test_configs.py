@@ -15,7 +15,7 @@ from classify.train import train
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 FILES = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 
-NEEDED = dict.fromkeys(["data=csv", "data=parquet"], ("data.path=table", "data.target=species"))
+NEEDED = dict.fromkeys(["data=csv", "data=parquet"], ("data.path=README.md", "data.target=species"))  # a file
 
 
 def test_every_group_is_covered() -> None:
@@ -23,7 +23,8 @@ def test_every_group_is_covered() -> None:
 
 
 @pytest.mark.parametrize("choice", FILES)
-def test_composes_checks_and_builds(choice: str, tmp_path: Path) -> None:
+def test_composes_checks_and_builds(choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", [choice, f"folder={tmp_path}", *NEEDED.get(choice, ())], return_hydra_config=True)
         check_values(cfg, cfg.hydra.runtime.choices)
@@ -46,7 +47,7 @@ def test_composes_checks_and_builds(choice: str, tmp_path: Path) -> None:
 
 def test_the_target_may_be_several_columns() -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        words = ["data=csv", "data.path=table", "data.target=[no,yes]"]
+        words = ["data=csv", "data.path=README.md", "data.target=[no,yes]"]
         cfg = compose("config", words, return_hydra_config=True)
         check_values(cfg, cfg.hydra.runtime.choices)
 

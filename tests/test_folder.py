@@ -7,8 +7,6 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import pytest
-
 from classify import folder
 
 # twenty processes that take a folder at the same moment, each with its own name by the clock, or all the same one
@@ -62,5 +60,4 @@ def test_one_of_twenty_has_a_folder_and_the_others_are_told_which(tmp_path: Path
     }
     folder.lock(tmp_path / "same")  # that process is gone, and so is its lock
     assert (tmp_path / "same" / folder.LOCK).read_text() == f"{os.getpid()}\n"
-    with pytest.raises(ValueError, match=f"by process {os.getpid()}"):
-        folder.lock(tmp_path / "same")
+    folder.lock(tmp_path / "same")  # once more is no matter

@@ -4,13 +4,14 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 LOCK = ".lock"
 
 made: list[Path] = []  # the folders that `claim` made, the innermost first
-held: list[int] = []  # files that stay open as long as this process lives: its locks end with it, however it ends
+held: dict[Path, int] = {}  # files that stay open as long as this process lives: its locks end with it, however it ends
 
 
 def claim(folder: Path) -> None:
@@ -32,18 +33,21 @@ def check_empty(folder: Path) -> None:
 
 def lock(folder: Path) -> None:
     """Keeps every other process from writing in `folder` while this one lives; ValueError when one does already."""
+    if folder.resolve() in held:
+        return
     file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        process = os.read(file, 20).decode().strip()
+        while not (process := os.pread(file, 20, 0).decode().strip()):  # it has the lock and is about to say so
+            time.sleep(0.001)
         os.close(file)
         raise ValueError(
             f"folder={folder} is being written by process {process}: wait for it, or name another folder"
         ) from None
     os.truncate(file, 0)
     os.write(file, f"{os.getpid()}\n".encode())
-    held.append(file)
+    held[folder.resolve()] = file
 
 
 def release(folder: Path) -> None:
@@ -52,6 +56,8 @@ def release(folder: Path) -> None:
         shutil.rmtree(folder / ".hydra", ignore_errors=True)
         for name in ("train.log", "multirun.yaml", "sweep.json", "optuna.db", LOCK):
             (folder / name).unlink(missing_ok=True)
+        if (file := held.pop(folder.resolve(), None)) is not None:
+            os.close(file)
         for path in made:
             if path.exists() and not any(path.iterdir()):
                 path.rmdir()
