@@ -146,6 +146,7 @@ BAD = {  # a search's words: what its one line of error must say
     "optimizer.lrr=interval(0,1)": "no key optimizer.lrr (did you mean optimizer.lr?)",
     "optimizer.lr=": "there is nothing to search",
     "optimizer.lr=interval(-1,1)": "optimizer.lr=-1.0 is out of range",
+    "data=csv data.target=y data.path=a.csv,b.csv optimizer.lr=interval(-1,1)": "optimizer.lr=-1.0 is out of range",
     "optimizer.lr=interval(1,0)": "optimizer.lr=interval(1,0) cannot be searched",
     "optimizer.lr=range(5,1)": "it holds no value",
     f"{RATE} sweep.trials=0": "sweep.trials=0 is out of range",
@@ -170,7 +171,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         check(words, text)
     monkeypatch.setitem(sys.modules, "optuna", None)  # as if it were not installed
     monkeypatch.delitem(sys.modules, "classify.sweep.study")
-    check(RATE, "hydra/sweeper=optuna needs Optuna: pip install 'classify[search]'")
+    check(RATE, "hydra/sweeper=optuna needs Optuna: pip install 'optuna>=5'")
 
 
 def test_ctrl_c_keeps_what_has_finished_and_the_same_command_goes_on(
