@@ -79,15 +79,17 @@ def check_sweep(config: DictConfig) -> None:
     """
     parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
     fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
+    listed = {o.get_key_element(): list(o.sweep_string_iterator()) for o in parsed if o.is_discrete_sweep()}
+    firsts = [f"{key}={values[0]}" for key, values in listed.items() if values]
     for override in parsed:
         if isinstance(interval := override.value(), IntervalSweep):
             if config.hydra.runtime.choices["hydra/sweeper"] != "optuna":
                 raise ValueError(f"{override.input_line} is to be searched: add hydra/sweeper=optuna, or list values")
             for end in (interval.start, interval.end):
-                found = compose("config", [*fixed, f"{override.get_key_element()}={end}"])
+                found = compose("config", [*fixed, *firsts, f"{override.get_key_element()}={end}"])
                 check_values(found, config.hydra.runtime.choices)
         elif override.is_sweep_override():
-            values = list(override.sweep_string_iterator())
+            values = listed[override.get_key_element()]
             for value in values if (CONF / override.key_or_group).is_dir() else values[:1]:
                 compose("config", [*fixed, f"{override.get_key_element()}={value}"])
 

@@ -28,6 +28,10 @@ log = logging.getLogger(__name__)
 class Launcher(BasicLauncher):
     """Writes for every job the folder that a run of its own would have; jobs that have one already are skipped."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.launched: dict[int, list[str]] = {}  # the overrides of jobs, of all batches of the sweep
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         assert self.config is not None
         if "sweep" not in self.config:  # another application's config, as in Hydra's own tests of launchers
@@ -64,7 +68,8 @@ class Launcher(BasicLauncher):
             done = [result for result in returns.values() if result.status == JobStatus.COMPLETED]
             return done or list(returns.values())  # that some diverge is what the test is for
         if "study" not in self.config.hydra.sweeper:  # a search launches many times, and reports once
-            summarise(folder, {number: list(filter_overrides(overrides)) for number, overrides in jobs.items()})
+            self.launched |= {number: list(filter_overrides(overrides)) for number, overrides in jobs.items()}
+            summarise(folder, self.launched)
         return [returns[number] for number in sorted(returns)]
 
     def _compose(self, number: int, overrides: list[str]) -> DictConfig:

@@ -89,7 +89,7 @@ class Search(Sweeper):
         try:
             from classify.sweep.study import distribution
         except ModuleNotFoundError:
-            raise ValueError("hydra/sweeper=optuna needs Optuna: pip install 'classify[search]'") from None
+            raise ValueError("hydra/sweeper=optuna needs Optuna: pip install 'optuna>=5'") from None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         parsed = parser.parse_overrides([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
         overrides = {override.get_key_element(): override for override in parsed}

@@ -43,7 +43,8 @@ class Study:
     def ask(self, space: dict[str, BaseDistribution], number: int, sampler: BaseSampler) -> dict[int, Trial]:
         """New trials, by the number of their folder."""
         self.study.sampler = sampler
-        first = 1 + max(self.here(), default=-1)
+        folders = [int(path.name) for path in self.folder.glob("[0-9]*")]  # some may be another study's
+        first = 1 + max([*self.here(), *folders], default=-1)
         try:
             trials = {first + i: self.study.ask(space) for i in range(number)}
         except ImportError as error:
