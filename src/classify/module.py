@@ -78,9 +78,15 @@ class Classifier(lightning.LightningModule):
 
     def training_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> Tensor:
         rows, labels = batch
-        loss = self.loss(self(rows), labels)
-        self.train_loss += loss.detach() * len(labels)
-        self.train_rows += len(labels)
+        return self.counted(self.loss(self(rows), labels), len(labels))
+
+    def counted(self, loss: Tensor, num_rows: int) -> Tensor:
+        """The loss, once it is in the epoch's mean."""
+        if isinstance(self.train_loss, Tensor):
+            self.train_loss.add_(loss.detach(), alpha=num_rows)
+        else:
+            self.train_loss = loss.detach() * num_rows
+        self.train_rows += num_rows
         return loss
 
     def validation_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> None:

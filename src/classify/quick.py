@@ -20,9 +20,17 @@ class Quick(lightning.LightningModule):
         super().__init__(*arguments)
         self.batch_size, self.automatic_optimization = batch_size, False
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes the name of each hook on the module, ten times a step, where nn.Module looks for tensors first
+        if name in self.__dict__ and (value is None or isinstance(value, str | int)):
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     def training_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> None:
         optimizer: Any = self.optimizers()
-        for rows, labels in mini_batches(*batch, self.batch_size):
+        rows, labels = batch
+        for rows, labels in mini_batches(self.prepared(rows), labels, self.batch_size):
             optimizer.zero_grad()
             self.manual_backward(self.mini_batch_loss(rows, labels))
             optimizer.step()
@@ -37,6 +45,10 @@ class Quick(lightning.LightningModule):
         batches: Any = self.trainer.train_dataloader
         return math.ceil(batches.num_rows / self.batch_size) * int(self.trainer.max_epochs or 1)
 
+    def prepared(self, rows: Any) -> Any:
+        """What can be done to all rows before they are cut into mini-batches."""
+        return rows
+
     def mini_batch_loss(self, rows: Any, labels: Tensor) -> Tensor:
         raise NotImplementedError
 
@@ -45,8 +57,13 @@ class Quick(lightning.LightningModule):
 
 
 class QuickClassifier(Quick, Classifier):  # type: ignore[misc]  # training_step gives no loss: backward is done
+    def prepared(self, rows: Any) -> Any:
+        return self.net.encode(rows) if encodes_ahead(self.net.encode) else rows
+
     def mini_batch_loss(self, rows: Any, labels: Tensor) -> Tensor:
-        return Classifier.training_step(self, (rows, labels), 0)
+        net: Any = self.net
+        scores = net.head(net.body(rows)) if encodes_ahead(net.encode) else net(rows)
+        return self.counted(self.loss(scores, labels), len(labels))
 
     def mini_batch_ended(self) -> None:
         if self.schedule and self.schedule.interval == "step":
@@ -66,6 +83,11 @@ class QuickClassifier(Quick, Classifier):  # type: ignore[misc]  # training_step
         if self.schedule:
             made["lr_scheduler"].pop("monitor")  # the Trainer steps none of them where backward is called by hand
         return made
+
+
+def encodes_ahead(encode: Any) -> bool:
+    """Whether many mini-batches are encoded at once: nothing is learned there, and they still fit in the cache."""
+    return not encode.embeddings and encode.out_features <= 256
 
 
 def mini_batches(rows: Any, labels: Tensor, size: int) -> Iterator[tuple[Any, Tensor]]:

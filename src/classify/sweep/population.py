@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from classify.data import TabularData
-from classify.quick import Quick
+from classify.quick import Quick, encodes_ahead
 from classify.sweep.member import Member
 from classify.sweep.stacked import Rates, Stack, StackedOptimizer, forward_stacked
 
@@ -36,7 +36,7 @@ class Population(Quick):
         self.values = [nn.Parameter(tensor) for tensor in stacked]
         self.stacked = nn.ParameterList(self.values)  # the same, registered; to iterate over it is slow
         self.classifiers = nn.ModuleList([member.classifier for member in members]).requires_grad_(False)
-        self.scores_of = forward_stacked(nets[0])
+        self.scores_of = forward_stacked(nets[0], self.names)
         losses = [member.classifier.loss for member in members]
         assert all(isinstance(loss, nn.CrossEntropyLoss) for loss in losses)
         self.plain = all(loss.weight is None and loss.label_smoothing == losses[0].label_smoothing for loss in losses)
@@ -71,27 +71,32 @@ class Population(Quick):
 
         rows: (rows, ...), the same for all, or (P, rows, ...), each member's own.
         """
-        whole = len(places) == len(self.alive)
-        nets = self.nets if whole else [self.nets[place] for place in places]
-        own = {name: v if whole else v[list(places)] for name, v in zip(self.names, self.values, strict=True)}
+        nets, values = [self.nets[place] for place in places], [value[list(places)] for value in self.values]
+        return self.scores(nets, values, self.encoded(nets, rows))
+
+    def encoded(self, nets: Sequence[Any], rows: Any) -> Any:
+        """Of these nets, what their bodies take: (rows, features), or (P, rows, features); raw rows if learned there."""
         shared = (rows[0] if isinstance(rows, tuple) else rows).dim() == 2
         if self.learned_encode:
-            buffers = [dict(net.named_buffers()) for net in nets]
-            fixed = {name: torch.stack([buffer[name] for buffer in buffers]) for name in buffers[0]}
-            dims = (0, 0, None if shared else 0)
-            call = vmap(lambda p, b, r: functional_call(nets[0], (p, b), (r,)), dims, randomness="different")
-            return call(own, fixed, rows).transpose(1, 2)
-        if self.one_encode:
-            encoded = nets[0].encode(rows if shared else flat(rows))
-            width = encoded.shape[-1]
-            encoded = encoded.expand(len(nets), -1, width) if shared else encoded.view(len(nets), -1, width)
-        else:
-            encoded = torch.stack([net.encode(rows if shared else part(rows, i)) for i, net in enumerate(nets)])
-        return self.scores_of(own, encoded.transpose(1, 2))
+            return rows
+        if not self.one_encode:
+            return torch.stack([net.encode(rows if shared else part(rows, i)) for i, net in enumerate(nets)])
+        encoded = nets[0].encode(rows if shared else flat(rows))
+        return encoded if shared else encoded.view(len(nets), -1, encoded.shape[-1])
 
-    def losses(self, scores: Tensor, labels: Tensor, shared: bool) -> Tensor:
-        """The summed loss of each member, (P,); labels are (rows, ...) when all share them, else (P, rows, ...)."""
-        labels = labels.expand(len(scores), *labels.shape) if shared else labels
+    def scores(self, nets: Sequence[Any], values: Sequence[Tensor], rows: Any) -> Tensor:
+        """Scores (P, classes, rows) of these nets with the weights `values`, (P, ...) each, for encoded rows."""
+        if not self.learned_encode:
+            own = rows if rows.dim() == 3 else rows.expand(len(nets), *rows.shape)
+            return self.scores_of(values, own.transpose(1, 2))
+        buffers = [dict(net.named_buffers()) for net in nets]
+        fixed = {name: torch.stack([buffer[name] for buffer in buffers]) for name in buffers[0]}
+        dims = (0, 0, None if rows[0].dim() == 2 else 0)
+        call = vmap(lambda p, b, r: functional_call(nets[0], (p, b), (r,)), dims, randomness="different")
+        return call(dict(zip(self.names, values, strict=True)), fixed, rows).transpose(1, 2)
+
+    def losses(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """The summed loss of each member, (P,), for labels (P, rows, ...)."""
         if self.plain:
             labels = labels.transpose(1, 2) if labels.dim() == 3 else labels
             smoothing = self.functions[0].label_smoothing
@@ -99,12 +104,18 @@ class Population(Quick):
         means = [function(s.T, y) for function, s, y in zip(self.functions, scores, labels, strict=True)]
         return torch.stack(means) * scores.shape[-1]
 
+    def prepared(self, rows: Any) -> Any:
+        self.ahead = encodes_ahead(self.nets[0].encode)
+        return self.encoded(self.nets, rows) if self.ahead else rows
+
     def mini_batch_loss(self, rows: Any, labels: Tensor) -> Tensor:
+        rows = rows if self.ahead else self.encoded(self.nets, rows)
         numbers = rows[0] if isinstance(rows, tuple) else rows
-        losses = self.losses(self(rows, range(len(self.alive))), labels, shared=numbers.dim() == 2)
+        scores = self.scores(self.nets, self.values, rows)
+        losses = self.losses(scores, labels if numbers.dim() == 3 else labels.expand(len(scores), *labels.shape))
         self.sums.add_(losses.detach())
-        self.num_rows += numbers.shape[-2]
-        return losses.sum() / numbers.shape[-2]
+        self.num_rows += scores.shape[-1]
+        return losses.sum() / scores.shape[-1]
 
     def on_train_epoch_end(self) -> None:
         means = (self.sums / self.num_rows).tolist()

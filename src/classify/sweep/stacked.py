@@ -17,41 +17,40 @@ from classify.module import Classifier
 PER_MEMBER = ("lr", "weight_decay", "max_lr")  # arguments of optimizers and schedulers that members may differ in
 
 
-def forward_stacked(net: Any) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
-    """(stacked parameters, encoded rows (P, features, rows)) -> scores (P, classes, rows), for the layers after Encode.
+def forward_stacked(net: Any, names: Sequence[str]) -> Callable[[Sequence[Tensor], Tensor], Tensor]:
+    """(stacked parameters of these names, encoded rows (P, features, rows)) -> scores (P, classes, rows), after Encode.
 
     Rows come last, as a batched product takes weights as they are then, and the loss runs along rows and not along a
     few classes: twice as fast. A net with layers that are not known here goes through torch.func.vmap.
     """
     layers = dict(net.body.named_children()) if isinstance(net.body, nn.Sequential) else {"": net.body}
-    if not all(isinstance(layer, nn.Linear | nn.LayerNorm) or elementwise(layer) for layer in layers.values()):
+    places = {name: i for i, name in enumerate(names)}
+    plan = [  # each layer with the places of its weight and bias
+        (layer, *(places.get(".".join(filter(None, ("body", name, kind)))) for kind in ("weight", "bias")))
+        for name, layer in layers.items()
+    ]
+    head = net.head
 
-        def forward(parameters: dict[str, Tensor], rows: Tensor) -> Tensor:
-            own = {name.removeprefix("body."): value for name, value in parameters.items()}
-            call = vmap(lambda p, x: functional_call(net.body, p, x.T).T, randomness="different")
-            return with_head(net, call(own, rows))
+    def mapped(values: Sequence[Tensor], rows: Tensor) -> Tensor:
+        own = {name.removeprefix("body."): value for name, value in zip(names, values, strict=True)}
+        call = vmap(lambda p, x: functional_call(net.body, p, x.T).T, randomness="different")
+        return head(call(own, rows).transpose(1, 2)).transpose(1, 2)
 
-        return forward
-
-    def batched(parameters: dict[str, Tensor], rows: Tensor) -> Tensor:
-        own: Any = parameters
-        for name, layer in layers.items():
-            weight, bias = (own.get(".".join(filter(None, ("body", name, kind)))) for kind in ("weight", "bias"))
+    def batched(values: Sequence[Tensor], rows: Tensor) -> Tensor:
+        for layer, i, j in plan:
             if isinstance(layer, nn.Linear):
-                rows = weight @ rows if bias is None else torch.baddbmm(bias[..., None], weight, rows)
+                weight = values[i]
+                rows = weight @ rows if j is None else torch.baddbmm(values[j][..., None], weight, rows)
             elif isinstance(layer, nn.LayerNorm):
                 rows = F.layer_norm(rows.transpose(1, 2), layer.normalized_shape, eps=layer.eps).transpose(1, 2)
-                rows = rows if weight is None else rows * weight[..., None]
-                rows = rows if bias is None else rows + bias[..., None]
+                rows = rows if i is None else rows * values[i][..., None]
+                rows = rows if j is None else rows + values[j][..., None]
             else:
                 rows = layer(rows)
-        return with_head(net, rows)
+        return head(rows.transpose(1, 2)).transpose(1, 2)
 
-    return batched
-
-
-def with_head(net: Any, rows: Tensor) -> Tensor:
-    return net.head(rows.transpose(1, 2)).transpose(1, 2)
+    known = all(isinstance(layer, nn.Linear | nn.LayerNorm) or elementwise(layer) for layer in layers.values())
+    return batched if known else mapped
 
 
 def elementwise(layer: nn.Module) -> bool:
@@ -105,6 +104,10 @@ class StackedOptimizer(Optimizer):
             self.parameters, weights.split([count * p[0].numel() for p in self.parameters]), strict=True
         ):
             p.data, p.grad = part.view(count, *p.shape[1:]), None
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for p in self.parameters:
+            p.grad = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
