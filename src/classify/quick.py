@@ -29,8 +29,7 @@ class Quick(lightning.LightningModule):
 
     def training_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> None:
         optimizer: Any = self.optimizers()
-        rows, labels = batch
-        for rows, labels in mini_batches(self.prepared(rows), labels, self.batch_size):
+        for rows, labels in mini_batches(self.prepared(batch[0]), batch[1], self.batch_size):
             optimizer.zero_grad()
             self.manual_backward(self.mini_batch_loss(rows, labels))
             optimizer.step()
@@ -58,7 +57,8 @@ class Quick(lightning.LightningModule):
 
 class QuickClassifier(Quick, Classifier):  # type: ignore[misc]  # training_step gives no loss: backward is done
     def prepared(self, rows: Any) -> Any:
-        return self.net.encode(rows) if encodes_ahead(self.net.encode) else rows
+        net: Any = self.net
+        return net.encode(rows) if encodes_ahead(net.encode) else rows
 
     def mini_batch_loss(self, rows: Any, labels: Tensor) -> Tensor:
         net: Any = self.net

@@ -75,7 +75,7 @@ class Population(Quick):
         return self.scores(nets, values, self.encoded(nets, rows))
 
     def encoded(self, nets: Sequence[Any], rows: Any) -> Any:
-        """Of these nets, what their bodies take: (rows, features), or (P, rows, features); raw rows if learned there."""
+        """Of these nets, what their bodies take: (rows, features), or (P, rows, features); rows where it learns."""
         shared = (rows[0] if isinstance(rows, tuple) else rows).dim() == 2
         if self.learned_encode:
             return rows
@@ -96,13 +96,13 @@ class Population(Quick):
         return call(dict(zip(self.names, values, strict=True)), fixed, rows).transpose(1, 2)
 
     def losses(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """The summed loss of each member, (P,), for labels (P, rows, ...)."""
+        """The losses of each member, (P, rows), for labels (P, rows, ...); of a loss with weights the mean in each."""
         if self.plain:
             labels = labels.transpose(1, 2) if labels.dim() == 3 else labels
             smoothing = self.functions[0].label_smoothing
-            return F.cross_entropy(scores, labels, reduction="none", label_smoothing=smoothing).sum(1)
+            return F.cross_entropy(scores, labels, reduction="none", label_smoothing=smoothing)
         means = [function(s.T, y) for function, s, y in zip(self.functions, scores, labels, strict=True)]
-        return torch.stack(means) * scores.shape[-1]
+        return torch.stack(means)[:, None].expand(-1, scores.shape[-1])
 
     def prepared(self, rows: Any) -> Any:
         self.ahead = encodes_ahead(self.nets[0].encode)
@@ -113,7 +113,7 @@ class Population(Quick):
         numbers = rows[0] if isinstance(rows, tuple) else rows
         scores = self.scores(self.nets, self.values, rows)
         losses = self.losses(scores, labels if numbers.dim() == 3 else labels.expand(len(scores), *labels.shape))
-        self.sums.add_(losses.detach())
+        self.sums.add_(losses.detach().sum(1))
         self.num_rows += scores.shape[-1]
         return losses.sum() / scores.shape[-1]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,16 +26,15 @@ def forward_stacked(net: Any, names: Sequence[str]) -> Callable[[Sequence[Tensor
     """
     layers = dict(net.body.named_children()) if isinstance(net.body, nn.Sequential) else {"": net.body}
     places = {name: i for i, name in enumerate(names)}
-    plan = [  # each layer with the places of its weight and bias
+    plan: list[Any] = [  # each layer with the places of its weight and bias
         (layer, *(places.get(".".join(filter(None, ("body", name, kind)))) for kind in ("weight", "bias")))
         for name, layer in layers.items()
     ]
-    head = net.head
 
     def mapped(values: Sequence[Tensor], rows: Tensor) -> Tensor:
         own = {name.removeprefix("body."): value for name, value in zip(names, values, strict=True)}
         call = vmap(lambda p, x: functional_call(net.body, p, x.T).T, randomness="different")
-        return head(call(own, rows).transpose(1, 2)).transpose(1, 2)
+        return with_head(net, call(own, rows))
 
     def batched(values: Sequence[Tensor], rows: Tensor) -> Tensor:
         for layer, i, j in plan:
@@ -47,10 +47,15 @@ def forward_stacked(net: Any, names: Sequence[str]) -> Callable[[Sequence[Tensor
                 rows = rows if j is None else rows + values[j][..., None]
             else:
                 rows = layer(rows)
-        return head(rows.transpose(1, 2)).transpose(1, 2)
+        return scored(rows)
 
+    scored = net.head if elementwise(net.head) else partial(with_head, net)
     known = all(isinstance(layer, nn.Linear | nn.LayerNorm) or elementwise(layer) for layer in layers.values())
     return batched if known else mapped
+
+
+def with_head(net: Any, rows: Tensor) -> Tensor:
+    return net.head(rows.transpose(1, 2)).transpose(1, 2)
 
 
 def elementwise(layer: nn.Module) -> bool:
