@@ -18,7 +18,7 @@ from omegaconf import DictConfig, read_write
 
 from classify.check import FIRST_PROCESS, check_values, in_sweep
 from classify.errors import CONF, one_line_errors
-from classify.folder import release, shown, write_json
+from classify.folder import read_json, release, shown, write_json
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +97,8 @@ def run_job(cfg: DictConfig) -> float:
     settings = HydraConfig.get()
     if in_sweep():
         check_values(cfg, settings.runtime.choices)
+        if (finished := Path(settings.runtime.output_dir) / "metrics.json").exists():
+            return read_json(finished)[cfg.monitor]
     config = resolved(cfg, settings.runtime.output_dir, test=cfg.test and not in_sweep())
     if cfg.rerun:
         own = recorded(Run.open(cfg.rerun, trust=cfg.trust), config["folder"])

@@ -1,11 +1,9 @@
 """Where Hydra looks for launchers; what this one does is in sweep/launcher.py."""
 
-from typing import Any
-
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
+from classify.sweep.grid import Grid
 from classify.sweep.launcher import Launcher
 from classify.sweep.rates import log_spaced
 
@@ -14,12 +12,8 @@ class VectorizedLauncher(Launcher):
     """The default launcher of a multirun: equal networks are trained as one."""
 
 
-class GridSweeper(BasicSweeper):
-    """Hydra's own sweeper, except that no job is composed twice, at 0.1 s each: this launcher checks all before one."""
-
-    def validate_batch_is_legal(self, batch: Any) -> None:
-        if not isinstance(self.launcher, Launcher):
-            super().validate_batch_is_legal(batch)
+class GridSweeper(Grid):
+    """The default sweeper: every combination of the values that are listed."""
 
 
 store = ConfigStore.instance().store

@@ -46,8 +46,6 @@ class Launcher(BasicLauncher):
             release(folder)
             raise
         from classify.sweep.plan import stacks
-        from classify.sweep.rates import report
-        from classify.sweep.summary import summarise
 
         configs = {number: self._resolved(cfg, folder / str(number)) for number, cfg in composed.items()}
         finished = {number for number in jobs if (folder / str(number) / "metrics.json").exists()}
@@ -62,14 +60,6 @@ class Launcher(BasicLauncher):
             task = self.task_function if len(stack) == 1 else together({number: configs[number] for number in stack})
             for number in stack:
                 returns[number] = self._run(task, composed[number], folder / str(number))
-        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        if "rates" in self.config.sweep:
-            report(folder, {number: config["optimizer"]["lr"] for number, config in configs.items()})
-            done = [result for result in returns.values() if result.status == JobStatus.COMPLETED]
-            return done or list(returns.values())  # that some diverge is what the test is for
-        if "study" not in self.config.hydra.sweeper:  # a search launches many times, and reports once
-            self.launched |= {number: list(filter_overrides(overrides)) for number, overrides in jobs.items()}
-            summarise(folder, self.launched)
         return [returns[number] for number in sorted(returns)]
 
     def _compose(self, number: int, overrides: list[str]) -> DictConfig:
@@ -101,9 +91,7 @@ class Launcher(BasicLauncher):
                 "what has finished is kept, and the same command with its folder= goes on"
             ) from None
         if done.status == JobStatus.FAILED:
-            error = done._return_value
-            text = [" ".join(explain(error).split()), "\n\n", *traceback.format_exception(error)]
-            (folder / "error.txt").write_text("".join(text))
+            note_error(folder, done._return_value)
         return done
 
     @staticmethod
@@ -112,6 +100,12 @@ class Launcher(BasicLauncher):
         return JobReturn(
             overrides=list(cfg.hydra.overrides.task), cfg=cfg, status=JobStatus.COMPLETED, _return_value=value
         )
+
+
+def note_error(folder: Path, error: Exception) -> None:
+    """Writes the error in one line, and its traceback, into a job's folder."""
+    text = [" ".join(explain(error).split()), "\n\n", *traceback.format_exception(error)]
+    (folder / "error.txt").write_text("".join(text))
 
 
 def described(plan: list[list[int]], num_finished: int) -> str:
