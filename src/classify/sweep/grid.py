@@ -21,6 +21,9 @@ from classify.sweep.launcher import Launcher, note_error
 class Grid(BasicSweeper):
     """Hydra's own sweeper, except that all batches run though a job may fail, and that a report ends them."""
 
+    def __init__(self, max_batch_size: int | None, params: dict[str, str] | None = None) -> None:
+        self.max_batch_size, self.params = max_batch_size, params or {}
+
     def sweep(self, arguments: list[str]) -> Any:
         assert self.config is not None
         assert self.launcher is not None
