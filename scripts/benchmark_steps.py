@@ -4,11 +4,12 @@ Part of benchmark.py: python scripts/benchmark.py steps
 """
 
 import logging
-import statistics
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from itertools import product
+from statistics import median
 from typing import Any
 
 import torch
@@ -22,43 +23,40 @@ WORKS = {  # columns, hidden widths, batch size
 }
 
 
-def configured(work: str, folder: str, rows: int, epochs: int, validation: float, *words: str) -> dict[str, Any]:
+def words(work: str, rows: int, epochs: int, validation: float) -> list[str]:
     """Of a run with so many training rows, and a share of that for validation."""
+    columns, hidden, batch_size = WORKS[work]
+    total = round(rows * (1 + validation) / 0.99)
+    found = ["data=clusters", f"data.read.num_features={columns}", f"data.read.num_rows={total}", "head=softmax"]
+    found += [f"data.split.validation_fraction={rows * validation / total}", "data.split.test_fraction=0.01"]
+    found += [f"model.hidden={hidden}", f"data.batch_size={batch_size}", f"trainer.max_epochs={epochs}", "mode=min"]
+    return [*found, "callbacks.early_stopping=null", "trainer.threads=1", "test=false"]
+
+
+def configured(words: list[str], folder: str) -> dict[str, Any]:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
     from classify.errors import CONF
 
-    columns, hidden, batch_size = WORKS[work]
-    total = round(rows * (1 + validation) / 0.99)
-    words = (
-        *(
-            "data=clusters",
-            f"data.read.num_features={columns}",
-            f"data.read.num_rows={total}",
-            "data.split.test_fraction=0.01",
-        ),
-        *(
-            f"data.split.validation_fraction={round(rows * validation) / total}",
-            f"model.hidden={hidden}",
-            "head=softmax",
-        ),
-        *(f"data.batch_size={batch_size}", f"trainer.max_epochs={epochs}", "callbacks.early_stopping=null", "mode=min"),
-        *(f"folder={folder}/{time.monotonic_ns()}", "test=false", *words),
-    )
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return OmegaConf.to_container(compose("config", list(words)), resolve=True)  # type: ignore[return-value]
+        cfg = compose("config", [*words, f"folder={folder}/{time.monotonic_ns()}"])
+    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
 
 
 class Work:
     """One work's data, and a method for each way to train on it: it gives the seconds of its training alone."""
 
-    def __init__(self, name: str, folder: str, rows: int, epochs: int) -> None:
+    epochs = 2
+
+    def __init__(self, name: str, folder: str, rows: int) -> None:
         from classify import build
 
-        self.epochs, (self.columns, self.hidden, self.batch_size) = epochs, WORKS[name]
+        self.num_steps = self.epochs * -(-rows // WORKS[name][2])
+        self.columns, self.hidden, self.batch_size = WORKS[name]
         self.configs = {
-            share: lambda share=share: configured(name, folder, rows, epochs, share) for share in (0.01, 0.25)
+            share: lambda share=share: configured(words(name, rows, self.epochs, share), folder)
+            for share in (0.01, 0.25)
         }
         self.data = {share: build.data(make()) for share, make in self.configs.items()}
         table = self.data[0.01]
@@ -182,41 +180,24 @@ WAYS: dict[str, Callable[[Work], float]] = {
 }
 
 
-def steps(rows: int = 64_000, epochs: int = 2, repeats: int = 5) -> list[dict[str, Any]]:
+def table(rows: list[int] = [64_000], repeats: int = 5) -> list[dict[str, Any]]:  # noqa: B006  (only read)
     """For each work and number of threads: each way's time over the bare loop's, the median of alternating runs."""
     from threadpoolctl import threadpool_limits
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")  # skorch's, scikit-learn's and Lightning's advice
-    table = []
-    for name in WORKS:
+    found = []
+    for name, num_rows in product(WORKS, rows):
         with tempfile.TemporaryDirectory() as folder:
-            work = Work(name, folder, rows, epochs)
+            work = Work(name, folder, num_rows)
             for threads in (1, 2):
                 torch.set_num_threads(threads)
                 with threadpool_limits(threads):
                     runs = [{way: run(work) for way, run in WAYS.items()} for _ in range(repeats + 1)][
                         1:
                     ]  # one to warm up
-                ratios = {way: statistics.median(run[way] / run["bare loop"] for run in runs) for way in WAYS}
-                num_steps = epochs * -(-rows // work.batch_size)
-                bare = statistics.median(run["bare loop"] for run in runs) / num_steps
-                table.append({"work": name, "threads": threads, "bare loop, us a step": bare * 1e6, **ratios})
-    return table
-
-
-def shown(table: list[dict[str, Any]]) -> str:
-    """The table in Markdown."""
-    names = [name for name in table[0] if name != "bare loop"]
-    lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
-    for row in table:
-        cells = [
-            f"{row[name]:.0f}"
-            if "us a step" in name
-            else str(row[name])
-            if name in ("work", "threads")
-            else f"{row[name]:.2f}"
-            for name in names
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+                row: dict[str, Any] = {"net": name, "threads": threads}
+                row["bare loop, us a step"] = median(run["bare loop"] for run in runs) / work.num_steps * 1e6
+                found.append(row | {way: median(run[way] / run["bare loop"] for run in runs) for way in WAYS})
+                del found[-1]["bare loop"]
+    return found

@@ -1,0 +1,73 @@
+"""Learning rates trained as one network, beside one run, runs in turn, Hydra's joblib launcher and scikit-learn.
+
+Part of benchmark.py: python scripts/benchmark.py sweep
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import torch
+from benchmark_steps import WORKS, Work, configured, words
+
+EPOCHS, MANY, MOST = 8, 16, 64
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def table(rows: list[int] = [64_000], repeats: int = 3) -> list[dict[str, Any]]:  # noqa: B006  (only read)
+    """For each net: the time of each way to train many rates, with as many rows for validation as a quarter of those
+    that train, over that of one run."""
+    return [row(name, num_rows, repeats) for name in list(WORKS)[:2] for num_rows in rows]
+
+
+def row(name: str, num_rows: int, repeats: int) -> dict[str, Any]:
+    from classify.sweep.training import train_population
+    from classify.train import train
+
+    torch.set_num_threads(1)
+    rates = [0.001 * 1.05**i for i in range(MOST)]
+    with tempfile.TemporaryDirectory() as folder:
+        common = words(name, num_rows, EPOCHS, 0.25)
+
+        def config(rate: float) -> dict[str, Any]:
+            return configured([*common, f"optimizer.lr={rate}"], folder)
+
+        def with_joblib() -> None:
+            jobs = [f"optimizer.lr={','.join(map(str, rates[:MANY]))}", f"folder={folder}/joblib"]
+            command = [sys.executable, "-m", "classify.train", "-m", "hydra/launcher=joblib", *common, *jobs]
+            subprocess.run(command, capture_output=True, check=True)
+
+        def fit_mlps() -> None:
+            work = Work(name, folder, num_rows)
+            work.epochs = EPOCHS
+            for _ in range(MANY):
+                work.sklearn()
+
+        train(config(rates[0]))  # to warm up
+        one = median(seconds(lambda: train(config(rates[0]))) for _ in range(repeats))
+        found: dict[str, Any] = {"net": name, "one run, s": one}
+
+        def stacked(number: int) -> float:
+            configs = [config(rate) for rate in rates[:number]]
+            return median(seconds(lambda: train_population(configs)) for _ in range(repeats))
+
+        found[f"{MANY} rates as one"] = stacked(MANY) / one
+        found[f"{MOST} as one"] = stacked(MOST) / one
+        turns = [config(rate) for rate in rates[:MANY]]
+        found[f"{MANY} in turn"] = seconds(lambda: [train(each) for each in turns]) / one
+        found[f"{MANY} by joblib, {os.cpu_count()} cores, a whole command"] = seconds(with_joblib) / one
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # scikit-learn would train longer
+            found[f"{MANY} MLPClassifiers"] = seconds(fit_mlps) / one
+    return found

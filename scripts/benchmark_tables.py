@@ -1,0 +1,93 @@
+"""Reading, encoding and predicting a CSV of 28 numbers.
+
+Part of benchmark.py: python scripts/benchmark.py tables
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import numpy as np
+import polars as pl
+from benchmark_memory import measured
+
+COLUMNS = 28
+
+
+def read_with_polars(path: str) -> Callable[[], object]:
+    return lambda: pl.read_csv(path)
+
+
+def read_and_encode(path: str) -> Callable[[], object]:
+    from classify.columns import Number
+    from classify.schema import Schema
+    from classify.tables import read_csv
+
+    schema = Schema("label", ("no", "yes"), (1, 1), tuple(Number(f"x{i}", 0.0, 1.0) for i in range(COLUMNS)))
+    return lambda: schema.rows(read_csv(path, "label"))
+
+
+def set_up(path: str) -> Callable[[], object]:
+    import sklearn.model_selection  # noqa: F401  (its import is no part of the work)
+
+    from classify.columns import Columns
+    from classify.data import TabularData
+    from classify.split import Split
+    from classify.tables import read_csv
+
+    data = TabularData(path, read_csv, "label", Split(), Columns())
+    return data.setup
+
+
+def predict_all(path: str, run: str) -> Callable[[], object]:
+    import torch  # noqa: F401  (imports are no part of the work)
+    import tqdm  # noqa: F401
+
+    from classify import heads, predict, tables  # noqa: F401
+    from classify.run import Run  # noqa: F401
+
+    sys.argv[1:] = [run, path, "-o", f"{run}/predictions.csv"]
+    return predict.main
+
+
+def write(file: str, num_rows: int, times: int = 1) -> None:
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(num_rows, COLUMNS))
+    labels = np.where(rows[:, 0] + rows[:, 1] ** 2 > 1, "yes", "no")
+    frame = pl.DataFrame(rows, schema=[f"x{i}" for i in range(COLUMNS)]).with_columns(label=pl.Series(labels))
+    with open(file, "wb") as sink:
+        for i in range(times):
+            frame.write_csv(sink, include_header=i == 0)
+
+
+def table(rows: list[int] = [1_000_000], repeats: int = 3) -> list[dict[str, Any]]:  # noqa: B006  (only read)
+    """For each number of rows: seconds over those of polars.read_csv, memory over a float32 table's, rows a second."""
+    found = []
+    for num_rows in rows:
+        with tempfile.TemporaryDirectory() as folder:
+            file, long, run, out = (f"{folder}/{name}" for name in ("table.csv", "long.csv", "run", "predictions.csv"))
+            write(file, num_rows)
+            write(long, num_rows, times=4)
+            works = ("read_with_polars", "read_and_encode", "set_up")
+            runs = [[measured("benchmark_tables", work, file) for work in works] for _ in range(repeats)]
+            words = ["data=csv", f"data.path={file}", "data.target=label", "trainer.max_epochs=1", f"folder={run}"]
+            train = [sys.executable, "-m", "classify.train", *words, "data.batch_size=4096"]
+            subprocess.run(train, check=True, capture_output=True)
+            seconds = []
+            for _ in range(repeats):
+                start = time.perf_counter()
+                subprocess.run([sys.executable, "-m", "classify.predict", run, file, "-o", out], check=True)
+                seconds.append(time.perf_counter() - start)
+            predicted = [measured("benchmark_tables", "predict_all", path, run)[1] for path in (file, long)]
+        size = num_rows * COLUMNS * 4 / 2**20
+        row: dict[str, Any] = {"rows": num_rows}
+        for i, name in enumerate(("polars.read_csv", "read and encoded", "and split, fitted, hashed")):
+            row[f"{name}: time"] = median(run[i][0] / run[0][0] for run in runs)
+            row[f"{name}: memory"] = median(run[i][1] for run in runs) / size
+        row |= {"predicted, rows a second": num_rows / median(seconds), "predict, MiB": predicted[0]}
+        found.append(row | {"predict, MiB for 4 times the rows": predicted[1]})
+    return found
