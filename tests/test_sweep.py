@@ -163,7 +163,7 @@ def test_what_cannot_be_stacked_trains_alone(tmp_path: Path) -> None:
     for words in ("model.dropout=0.1", "trainer.gradient_clip_val=1.0", "trainer=ddp", "logger=tensorboard"):
         assert key(words) is None
     if not torch.cuda.is_available():
-        assert key("model.hidden=[256,256]", "data.batch_size=1024") is None
+        assert key("model.hidden=[512,512]", "data.batch_size=1024") is None
     assert key("callbacks.gradient_norms.every_n_steps=1") is None
     configs = {i: configure(tmp_path, f"seed={i}") for i in range(5)}
     assert stacks(configs, 2) == [[0, 1], [2, 3], [4]]

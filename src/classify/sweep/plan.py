@@ -48,7 +48,7 @@ def stackable(config: dict[str, Any]) -> str | None:
 def wide(config: dict[str, Any]) -> bool:
     """Whether a step is work enough to keep a CPU busy, so that a stack would gain nothing."""
     widths = config["model"].get("hidden", [])
-    return config["data"]["batch_size"] * sum(a * b for a, b in pairwise(widths)) > 2**25
+    return config["data"]["batch_size"] * sum(a * b for a, b in pairwise(widths)) > 2**27
 
 
 def stacks(configs: dict[int, dict[str, Any]], max_stack: int | None) -> list[list[int]]:
