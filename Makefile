@@ -31,6 +31,9 @@ lr: install  ## which learning rate: 64 of them over a few epochs, and the one t
 test: install  ## run every test
 	@$(RUN) -m pytest $(ARGS)
 
+kill-test: install  ## kill training at random moments and compare (ARGS="--runs 10 --sweeps 2")
+	@$(RUN) scripts/kill_test.py $(ARGS)
+
 lint: install  ## check style and types
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m mypy
 
@@ -40,4 +43,4 @@ format: install  ## mend what style checks can mend
 rename: install  ## make it yours: make rename NAME=churn
 	@$(RUN) scripts/rename.py "$(NAME)"
 
-.PHONY: help install train sweep cv lr test lint format rename
+.PHONY: help install train sweep cv lr test kill-test lint format rename

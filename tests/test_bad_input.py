@@ -16,6 +16,7 @@ import torch
 from conftest import ROOT
 
 from classify import tables
+from classify.folder import lock
 
 # Words: what the one line says, as a regular expression. These are answered before torch is imported.
 EARLY = {
@@ -51,7 +52,15 @@ EARLY = {
     "train experiment=none": r"no experiment=none",
     "train data=csv": r"data.path has no value: add data.path=\.\.\.",
     "train data=csv data.path=none.csv data.target=y": r"data.path=none.csv: there is no such file",
-    "train resume=nowhere": r"resume=nowhere: there is no checkpoint and no run's folder",
+    "train resume=nowhere": r"resume=nowhere: there is no run's folder of this name",
+    "train resume=text.ckpt": r"resume=text.ckpt: there is no run's folder of this name",
+    "train resume=latest": r"resume=latest: there is no unfinished run under outputs/: name its folder",
+    "train resume=unfinished": r"resume=unfinished holds nothing to go on from: start the run again",
+    "train resume=run": r"resume=run is finished: raise trainer.max_epochs or callbacks.early_stopping.patience",
+    "train resume=run optimizer.lr=1": r"takes optimizer.lr from the run itself: leave it out; beside resume there may",
+    "train resume=busy": rf"folder=.*busy is being written by process {os.getpid()}: wait for it",
+    "train -m seed=0,1 folder=busy": rf"folder=.*busy is being written by process {os.getpid()}: wait for it",
+    "train -m seed=0,1 resume=run": r"resume= is for one run: leave out -m",
     "train rerun=nowhere": r"rerun=nowhere: there is no checkpoint and no run's folder",
     "train rerun=unfinished": r"rerun=unfinished is no finished run",
     "train rerun=run seed=1": r"takes seed from the run itself: leave it out",
@@ -152,6 +161,10 @@ def folder(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("run", "changed", "halved"):
         shutil.copytree(finished, folder / name)
     (folder / "unfinished" / ".hydra").mkdir(parents=True)
+    (folder / "busy" / ".hydra").mkdir(parents=True)
+    (folder / "busy" / ".hydra" / "overrides.yaml").touch()
+    (folder / "busy" / "sweep.json").write_text('["seed=0,1"]')
+    lock(folder / "busy")
     (folder / "halved" / "metrics.json").write_text('{"val/loss": 0.1, "val')
     whole = (finished / "checkpoints" / "best.ckpt").read_bytes()
     content = torch.load(finished / "checkpoints" / "best.ckpt", weights_only=True)
@@ -185,7 +198,7 @@ def check(cases: dict[str, str], imports: str, folder: Path) -> None:
     """Runs every case as a process, two at a time."""
     words = [[f"classify.{verb}", *rest] for verb, *rest in (case.split(" ") for case in cases)]
     for i, (module, *rest) in enumerate(words):
-        if module == "classify.train" and "folder=" not in " ".join(rest):
+        if module == "classify.train" and not re.search("folder=|resume=", " ".join(rest)):
             words[i].append(f"folder=new{i}")
     before = contents(folder)
     script = [sys.executable, str(ROOT / "tests" / "forked.py"), imports]

@@ -105,16 +105,6 @@ def test_two_equal_runs_give_equal_weights_in_two_processes(tmp_path: Path, fini
     assert same(weights(tmp_path, "best"), weights(finished, "best"))
 
 
-def test_resume_goes_on_where_the_checkpoint_ends(tmp_path: Path) -> None:
-    train(configure(tmp_path / "whole", "trainer.max_epochs=4", "data=iris"))
-    train(configure(tmp_path / "half", "trainer.max_epochs=2", "data=iris"))
-    train(configure(tmp_path / "rest", "trainer.max_epochs=4", "data=iris", f"resume={tmp_path / 'half'}"))
-    assert same(weights(tmp_path / "whole"), weights(tmp_path / "rest"))
-    assert same(weights(tmp_path / "whole", "best"), weights(tmp_path / "rest", "best"))
-    with pytest.raises(ValueError, match="other data"):
-        train(configure(tmp_path / "other", "data=wine", f"resume={tmp_path / 'half'}"))
-
-
 def test_ddp_trains_on_every_row_and_writes_one_folder(tmp_path: Path, command: Command) -> None:
     done = command("classify.train", "trainer=ddp", "trainer.accelerator=cpu", "debug=fast", "folder=ddp")
     assert done.returncode == 0, done.stderr

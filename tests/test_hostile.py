@@ -1,6 +1,7 @@
 """Files that somebody else wrote: nothing in them is ever run, and broken ones are named in one line."""
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ import torch
 from conftest import ROOT, configure
 
 from classify import errors, evaluate, export, load, predict
+from classify.again import continued
 from classify.run import Run
 from classify.train import train
 from classify.trust import check_targets, shipped
@@ -86,6 +88,20 @@ def test_nothing_that_a_checkpoint_names_is_called(
         with contextlib.suppress(Exception):  # whatever a folder does not fit
             work[0](Run.open(run, trust=True))
         assert pwned.exists()  # the attack is a real one
+
+
+def test_nor_by_a_run_that_goes_on_or_is_repeated(forged: Callable[..., Path], tmp_path: Path) -> None:
+    call = {"_target_": "os.mkdir", "path": str(tmp_path / "pwned")}
+    run = forged(lambda content: content["config"]["callbacks"].update(early_stopping=call))
+    shutil.copy(run / "checkpoints" / "best.ckpt", run / "checkpoints" / "last.ckpt")
+    for _ in ("as the checkpoint says", "as .hydra says, where there is none"):
+        with pytest.raises(ValueError, match=r"would call 'os.mkdir'.*trust=true"):
+            continued(configure(run), [], False)
+        assert continued(configure(run), [], True)["callbacks"]["early_stopping"] == call
+        (run / "checkpoints" / "last.ckpt").unlink(missing_ok=True)
+        (run / ".hydra" / "config.yaml").write_text(json.dumps(Run.open(run).config))
+    with pytest.raises(ValueError, match="would call"):
+        Run.open(run).trusted(*Run.open(run).config)  # as rerun= asks
 
 
 def test_what_may_be_called() -> None:

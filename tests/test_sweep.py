@@ -13,6 +13,7 @@ from conftest import Command, configure
 from hydra import version
 from hydra.test_utils.launcher_common_tests import BatchedSweeperTestSuite, IntegrationTestSuite, LauncherTestSuite
 
+from classify.again import continued
 from classify.nets import mlp
 from classify.run import Run
 from classify.sweep import training
@@ -110,9 +111,11 @@ def test_a_member_goes_on_as_its_run_alone_would(tmp_path: Path) -> None:
             ]
         )
         words = [*common, *kind, *RATES[1], "trainer.max_epochs=12"]
-        train(configure(folder / "rest", *words, f"resume={folder / 'half1'}"))
+        train(continued(configure(folder / "half1", *words), ["trainer.max_epochs"], False))
         train(configure(folder / "whole", *words))
-        one, other = Run.open(folder / "rest", "last"), Run.open(folder / "whole", "last")
+        one, other = Run.open(folder / "half1", "last"), Run.open(folder / "whole", "last")
+        logs = [(folder / name / "log" / "metrics.csv").read_text().splitlines() for name in ("half1", "whole")]
+        assert [row.split(",")[:2] for row in logs[0]] == [row.split(",")[:2] for row in logs[1]]
         assert one.num_epochs == other.num_epochs
         assert all(
             (one.weights[key] - other.weights[key]).norm() <= 1e-9 * other.weights[key].norm() for key in one.weights

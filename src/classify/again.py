@@ -1,15 +1,18 @@
-"""Again: a run that starts from the weights of an earlier one, or that repeats it from its own record."""
+"""Again: a run that goes on from where it was cut off, repeats an earlier one, or starts from its weights."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
 from torch import nn
 
-from classify.build import Config
+from classify.build import Config, resolved
 from classify.folder import read_json, shown
 from classify.run import Run
+from classify.trust import check_targets
 
 
 def take_weights(net: nn.Module, run: Run) -> str:
@@ -29,9 +32,44 @@ def take_weights(net: nn.Module, run: Run) -> str:
     return f"weights from {shown(run.path)}: {', '.join(fitting)}{rest}"
 
 
-def recorded(run: Run, folder: Path | str) -> Config:
-    """The config of a finished run, for the same run in another folder."""
-    old = run.config["folder"]
+def continued(config: Config, keys: Iterable[str], trust: bool) -> Config:
+    """The config of the run in this config's folder, as its checkpoint or its start says, but for these keys."""
+    folder = Path(config["folder"])
+    last = folder / "checkpoints" / "last.ckpt"
+    if last.exists():
+        run = Run.open(last, trust=trust)
+        own = recorded(run.trusted(*run.config), folder)
+    else:
+        started = OmegaConf.load(folder / ".hydra" / "config.yaml")
+        started.folder = str(folder)
+        if not trust:
+            check_targets(OmegaConf.to_container(started, resolve=True), folder)
+        own = resolved(started, folder, started.test)  # type: ignore[arg-type]
+    for key in keys:
+        if key == "trainer.max_epochs" and last.exists() and own["scheduler"] and own["scheduler"].get("total"):
+            raise ValueError(
+                f"{key}: the schedule of {shown(folder)} was made for {own['trainer']['max_epochs']} epochs"
+            )
+        path = key.split(".")
+        there, here = own, config
+        for part in path[:-1]:
+            there, here = there[part], here[part]
+        there[path[-1]] = here[path[-1]]
+    return own | {"resume": str(folder)}
+
+
+def goes_on(config: Config) -> bool:
+    """Whether a job of a sweep was cut off in its folder, rather than failed there or made of another config."""
+    folder = Path(config["folder"])
+    try:
+        return not (folder / "error.txt").exists() and Run.open(folder, "last").config == config
+    except ValueError:  # there is no checkpoint
+        return False
+
+
+def recorded(config: Config, folder: Path | str) -> Config:
+    """The config of a run, for the same run in this folder."""
+    old = config["folder"]
 
     def moved(node: Any) -> Any:
         if isinstance(node, dict):
@@ -41,7 +79,7 @@ def recorded(run: Run, folder: Path | str) -> Config:
         inside = isinstance(node, str) and (node == old or node.startswith(f"{old}/"))
         return f"{folder}{node[len(old) :]}" if inside else node
 
-    return moved(run.trusted(*run.config))
+    return moved(config)
 
 
 def compared(old: Path, new: Path) -> str:

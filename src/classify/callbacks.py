@@ -1,15 +1,24 @@
 """Callbacks: what listens to the Trainer without changing what is learned."""
 
+import csv
+import io
 import math
 import os
-import shutil
+import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import grad_norm
 from torch.optim import Optimizer
+
+from classify.folder import put, write_whole
 
 
 class GradientNorms(Callback):
@@ -25,14 +34,21 @@ class GradientNorms(Callback):
 
 
 class Checkpoints(Checkpoint):
-    """Writes last.ckpt after each epoch; best.ckpt is the one with the best monitored metric.
+    """Writes last.ckpt after each epoch, and within one each `minutes`; best.ckpt is the one with the best metric.
 
+    From last.ckpt a run goes on as if it had never stopped: the order of rows, sums within the epoch, random numbers,
+    patience and log are as they were. On Ctrl-C or SIGTERM it is written once more, after the step, and the run ends.
     Lightning's own ModelCheckpoint(save_last=True) saves last.ckpt only together with a new best, and writes both.
     """
 
-    def __init__(self, folder: str, monitor: str, mode: str) -> None:
+    def __init__(self, folder: str, monitor: str, mode: str, minutes: float = 10.0) -> None:
         self.folder, self.monitor, self.sign = Path(folder), monitor, -1 if mode == "min" else 1
+        self.seconds, self.saved = 60 * minutes, 0.0  # the clock when last.ckpt was written
         self.best = math.nan  # of sign * monitored metric
+        self.train_loss = math.nan  # of the last epoch
+        self.is_best = False  # whether last.ckpt is
+        self.asked = 0  # the signal that asks to stop
+        self.restored: dict[str, Any] = {}  # the checkpoint that the run goes on from
 
     def improved(self, score: float) -> bool:
         """Whether this value of the monitored metric is the best so far."""
@@ -40,26 +56,126 @@ class Checkpoints(Checkpoint):
         self.best = self.sign * score if better else self.best
         return better
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.patience = [stopping.patience for stopping in trainer.early_stopping_callbacks]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.saved = time.monotonic()
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):  # Lightning puts back what was there when it ends
+                signal.signal(number, self.ask)
+        before = [stopping.patience for stopping in trainer.early_stopping_callbacks]
+        for stopping, patience in zip(trainer.early_stopping_callbacks, self.patience, strict=True):
+            stopping.patience = patience  # the config's, which may have been raised
+        if "rng" not in self.restored:  # a new run, or one that was trained in a stack
+            return
+        trainer.should_stop = self.restored["stopped"] and before == self.patience
+        trainer.fit_loop._load_combined_loader_states()  # a schedule had the loader made before there were any
+        torch.set_rng_state(self.restored["rng"])
+        if "cuda_rng" in self.restored and pl_module.device.type == "cuda":
+            torch.cuda.set_rng_state(self.restored["cuda_rng"], pl_module.device)
+
+    def ask(self, number: int, frame: Any) -> None:
+        """The first signal lets the step end, the second ends at once."""
+        self.asked = number
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        due = self.asked or time.monotonic() - self.saved > self.seconds
+        # not after the last batch, as the end of the epoch follows; nor where processes would have to agree on a batch
+        if due and not (trainer.is_last_batch or trainer.world_size > 1 or trainer.fit_loop._should_accumulate()):
+            if math.isfinite(pl_module.train_loss):  # else the end of the epoch says what is wrong
+                self.save(trainer, improved=False)
+            self.stop_if(self.asked)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        improved = self.improved(trainer.callback_metrics[self.monitor].item())
-        trainer.save_checkpoint(self.folder / "last.ckpt.part")
+        metrics = trainer.callback_metrics
+        self.train_loss = metrics["train/loss"].item() if "train/loss" in metrics else math.nan
+        self.save(trainer, self.improved(metrics[self.monitor].item()))
+        self.stop_if(trainer.strategy.reduce_boolean_decision(bool(self.asked), all=False) and (self.asked or 15))
+
+    def save(self, trainer: Trainer, improved: bool) -> None:
+        for logger in trainer.loggers:
+            logger.save()
+        part, self.is_best = self.folder / "last.ckpt.part", improved
+        trainer.save_checkpoint(part)
         if trainer.is_global_zero:
-            os.replace(self.folder / "last.ckpt.part", self.folder / "last.ckpt")
-            if improved:  # one file with two names, until the next epoch's last.ckpt takes its place
-                os.link(self.folder / "last.ckpt", self.folder / "best.ckpt.part")
-                os.replace(self.folder / "best.ckpt.part", self.folder / "best.ckpt")
+            put(part, self.folder / "last.ckpt")
+            if improved:
+                self.take_as_best()
+        self.saved = time.monotonic()
+
+    def take_as_best(self) -> None:
+        """One file with two names, until the next epoch's last.ckpt takes its place."""
+        best = self.folder / "best.ckpt.part"
+        best.unlink(missing_ok=True)
+        os.link(self.folder / "last.ckpt", best)
+        os.replace(best, self.folder / "best.ckpt")
+
+    def stop_if(self, number: int) -> None:
+        if number:
+            raise SystemExit(128 + number)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
+        return {"best": self.best, "train_loss": self.train_loss}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best, self.train_loss = state_dict["best"], state_dict["train_loss"]
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint |= {"rng": torch.get_rng_state(), "stopped": trainer.should_stop, "is_best": self.is_best}
+        if pl_module.device.type == "cuda":
+            checkpoint["cuda_rng"] = torch.cuda.get_rng_state(pl_module.device)
+        for logger in trainer.loggers:
+            if isinstance(logger, CSVLogger) and trainer.is_global_zero:
+                checkpoint["log"] = log_position(logger)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Goes on from another run's best.ckpt too, as nothing that follows may be better."""
-        best = Path(str(trainer.ckpt_path)).with_name("best.ckpt")
-        if best.exists():
-            self.best = checkpoint["callbacks"][self.state_key]["best"]
-            if not (self.folder / "best.ckpt").exists():
-                self.folder.mkdir(parents=True, exist_ok=True)
-                shutil.copy(best, self.folder)
+        if trainer.state.fn != TrainerFn.FITTING:  # the best weights are measured
+            return
+        self.restored = checkpoint
+        if checkpoint.get("is_best") and trainer.is_global_zero:  # as the run may have been cut before it was said
+            self.take_as_best()
+
+
+def log_position(logger: CSVLogger) -> dict[str, Any]:
+    """How much of metrics.csv is written: its bytes, and its columns, of which there may be more later."""
+    writer = logger.experiment
+    file = Path(writer.metrics_file_path)
+    return {"size": file.stat().st_size if file.exists() else 0, "columns": list(writer.metrics_keys)}
+
+
+def continue_logs(loggers: list[Any], checkpoint: Path) -> None:
+    """Has the CSV log go on from where it was when the checkpoint was written."""
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    for logger in loggers:
+        file = Path(logger.log_dir or "") / "metrics.csv"
+        if isinstance(logger, CSVLogger) and "log" in content:
+            continue_log(logger, **content["log"])
+        elif isinstance(logger, CSVLogger) and file.exists():  # written by a stack, all at once
+            header = file.read_text().partition("\n")[0].strip()
+            continue_log(logger, file.stat().st_size, header.split(","))
+
+
+def continue_log(logger: CSVLogger, size: int, columns: list[str]) -> None:
+    """Has the logger go on after what the log held when `log_position` was asked; what came later is dropped."""
+    file = Path(logger.log_dir) / "metrics.csv"
+    kept = file.parent.with_name("metrics.csv.part")  # beside, as the logger removes what it finds in its folder
+    if file.exists():
+        with file.open(newline="") as rows:
+            text = io.StringIO(newline="")
+            writer = csv.DictWriter(text, columns, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(csv.DictReader(rows))
+        write_whole(kept, text.getvalue().encode()[:size])
+        file.unlink()
+    made = logger.experiment
+    if kept.exists():
+        if size:
+            os.replace(kept, file)
+        kept.unlink(missing_ok=True)
+    made.metrics_keys = list(columns)
 
 
 class SaveWith(Callback):

@@ -16,8 +16,9 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from classify.earlier import check_beside, check_earlier, resumable, stay_in
 from classify.errors import CONF, leaves, nearest, one_line_errors
-from classify.folder import checkpoint_file, claim, lock, read_json, write_json
+from classify.folder import claim, lock, read_json, write_json
 
 FIRST_PROCESS = int(os.environ.get("LOCAL_RANK", 0)) == 0  # of those that trainer=ddp starts
 
@@ -43,18 +44,23 @@ RANGES = {  # key: (least, most); every number of a list must lie in it
 }
 
 
-BESIDE = {"rerun": ("folder", "test", "trust")}  # keys that may be said beside one whose config is the run's own
-
-
 class Guard(Callback):
     """Hydra calls it before it writes anything; SystemExit, as Hydra would turn any Exception into a warning."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with one_line_errors():
-            check_beside(config)
+            if FIRST_PROCESS:  # the others have its words and more, and share its folder
+                check_beside(config)
             check_values(config, config.hydra.runtime.choices)
-            if FIRST_PROCESS:  # the others share its folder
-                claim(Path(config.hydra.run.dir))
+            if config.resume is not None:
+                stay_in(resumable(str(config.resume)), config)
+            folder = Path(config.hydra.run.dir)
+            if FIRST_PROCESS and config.resume is None:
+                claim(folder)
+            elif FIRST_PROCESS:
+                lock(folder)
+                if (folder.parent / "sweep.json").exists():  # which may be training this very job
+                    lock(folder.parent)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with one_line_errors():
@@ -125,7 +131,7 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     names: list[str] = [f"val/{name}" for name in ("loss", *(name for name, metric in cfg.metrics.items() if metric))]
     if cfg.monitor not in names:
         raise ValueError(f"monitor={cfg.monitor} is not measured{nearest(cfg.monitor, names)}: there are {names}")
-    for key in ("resume", "rerun", "init_from"):
+    for key in ("rerun", "init_from"):
         if cfg[key] is not None:
             check_earlier(key, str(cfg[key]))
     if "loss" in cfg.metrics:
@@ -138,26 +144,6 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
         raise ValueError(f"head={cfg.head} is not one of auto, sigmoid, softmax")
     if choices["data"] in ("csv", "parquet") and not Path(str(cfg.data.path)).is_file():
         raise ValueError(f"data.path={cfg.data.path}: there is no such file")
-
-
-def check_earlier(key: str, path: str) -> None:
-    """Raises ValueError for a path that is not the earlier run that `key` needs."""
-    if not Path(path).exists():
-        raise ValueError(f"{key}={path}: there is no checkpoint and no run's folder of this name")
-    if key == "rerun" and not (Path(path) / "metrics.json").exists():
-        raise ValueError(f"rerun={path} is no finished run: it has no metrics.json to compare with")
-    checkpoint_file(path, "last" if key == "resume" else "best")
-
-
-def check_beside(config: DictConfig) -> None:
-    """Raises ValueError for what is said beside `rerun` and would be taken from the run itself."""
-    keys = {o.key_or_group for o in OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))}
-    for verb, allowed in BESIDE.items():
-        if config[verb] is not None and (wrong := sorted(keys - {verb, *allowed})):
-            raise ValueError(
-                f"{verb}={config[verb]} takes {wrong[0]} from the run itself: leave it out; beside {verb} there may be "
-                f"{', '.join(allowed)}"
-            )
 
 
 @cache  # the jobs of a sweep mostly make the same choices, and to compose takes 0.1 s

@@ -29,12 +29,14 @@ class Batches:
     Whole batches are gathered with one index tensor each, which costs a tenth of collating row by row.
     The order of an epoch depends on the seed and the epoch alone; without a seed it is the table's own.
     Under DDP each process takes every num_processes-th row, and the last ones are repeated to share evenly.
+    Lightning asks for `state_dict` when it saves within an epoch, which then goes on after the batches that were taken.
     """
 
     def __init__(self, rows: Rows, labels: Tensor, index: Tensor, batch_size: int, seed: int | None = None) -> None:
         self.rows, self.labels, self.index, self.batch_size, self.seed = rows, labels, index, batch_size, seed
         self.epoch: Callable[[], int] = lambda: 0
         self.process, self.num_processes = 0, 1
+        self.num_taken = self.num_skipped = 0  # batches of this epoch
 
     def order(self) -> Tensor:
         """This epoch's row numbers in this process, (rows,)."""
@@ -57,8 +59,16 @@ class Batches:
         return math.ceil(self.num_rows / self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Rows, Tensor]]:
-        for batch in self.order().split(self.batch_size):
+        skipped, self.num_skipped = self.num_skipped, 0
+        for i, batch in enumerate(self.order().split(self.batch_size)[skipped:], skipped + 1):
+            self.num_taken = i
             yield take(self.rows, batch), self.labels[batch]
+
+    def state_dict(self) -> dict[str, int]:
+        return {"num_taken": self.num_taken}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.num_skipped = state["num_taken"]
 
 
 def take(rows: Rows, index: Tensor) -> Rows:

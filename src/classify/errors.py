@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import errno
 import os
 import re
 import sys
@@ -38,10 +39,15 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stop:
-        print(f"interrupted{': ' if str(stop) else ''}{stop}", file=sys.stderr)
-        sys.exit(130)
-    except (HydraException, OmegaConfBaseException, YAMLError, ValueError, OSError) as error:
+        said, code = (*stop.args, 130)[:2] if stop.args else ("", 130)
+        print(f"interrupted{': ' if said else ''}{said}", file=sys.stderr)
+        sys.exit(code)
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         sys.exit(f"error: {in_one_line(explain(error))}")
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        hint = ": the disk is full; what was written before is whole: free some space and go on" if full else ""
+        sys.exit(f"error: {in_one_line(str(error))}{hint}")
     except Exception as error:
         if type(error).__name__ != "MisconfigurationException":  # named so that Lightning need not be imported
             raise

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classify.errors import Parser, one_line_errors
-from classify.folder import checkpoint_file, write_json
+from classify.folder import checkpoint_file, put, write_json
 
 if TYPE_CHECKING:
     from classify.run import Run
@@ -62,7 +62,7 @@ def export(run: Run, kind: str) -> tuple[Path, float]:
             raise ValueError(f"{file.name} differs from the checkpoint by {difference:g}: it is not written")
         inputs = [{"name": f.label, **({"values": f.values} if hasattr(f, "values") else {})} for f in schema.features]
         about = {"inputs": inputs, "classes": schema.classes, "schema": schema.plain(), "checked_rows": len(frame)}
-        part.replace(file)
+        put(part, file)
         write_json(file.with_name(f"{file.name}.json"), about | {"largest_difference": difference})
     finally:
         part.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-LOCK = ".lock"
+LOCK, STARTED = ".lock", ".hydra/overrides.yaml"  # the last that Hydra writes before a run
 
 made: list[Path] = []  # the folders that `claim` made, the innermost first
 held: dict[Path, int] = {}  # files that stay open as long as this process lives: its locks end with it, however it ends
@@ -27,7 +27,10 @@ def claim(folder: Path) -> None:
 
 def check_empty(folder: Path) -> None:
     finished = "a finished run" if (folder / "metrics.json").exists() else "files"
-    if any(path.name != LOCK for path in folder.iterdir()):
+    names = {path.name for path in folder.iterdir()}
+    if LOCK in names and not (folder / STARTED).exists():  # what one leaves that was killed before it began
+        names -= {LOCK, "train.log", ".hydra"}
+    if names:
         raise ValueError(f"folder={folder} holds {finished} already: name a new folder, or remove this one first")
 
 
@@ -63,6 +66,13 @@ def release(folder: Path) -> None:
                 path.rmdir()
 
 
+def clear(folder: Path) -> None:
+    """Takes away what an attempt has left that is not gone on from."""
+    for name in ("checkpoints", "log", "tensorboard"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / "error.txt").unlink(missing_ok=True)
+
+
 def checkpoint_file(path: str | Path, name: str = "best") -> Path:
     """Of a run's folder its best.ckpt or last.ckpt, or the file that `path` is; ValueError when there is none."""
     file = Path(str(path))
@@ -94,7 +104,21 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Writes beside and renames, so that a reader never finds half a file."""
+    write_whole(path, (json.dumps(values, indent=2) + "\n").encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes beside and renames, so that nobody ever finds half a file."""
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(values, indent=2) + "\n")
-    os.replace(part, path)
+    part.write_bytes(content)
+    put(part, path)
+
+
+def put(part: Path, path: Path) -> None:
+    """Gives a written file its name once it is on the disk; until then, what had the name is whole."""
+    for place, flags in ((part, os.O_RDWR), (path.parent, os.O_RDONLY)):
+        file = os.open(place, flags)
+        os.fsync(file)
+        os.close(file)
+        if place == part:
+            os.replace(part, path)

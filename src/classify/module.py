@@ -1,6 +1,7 @@
 """Classifier: the LightningModule that trains a net; the Trainer does backward and the optimizer's steps."""
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -106,13 +107,26 @@ class Classifier(lightning.LightningModule):
             if not mean.isfinite():
                 raise ValueError(
                     f"the training loss is {mean.item()} in epoch {self.current_epoch}, by step {self.global_step}: "
-                    "lower optimizer.lr or set trainer.gradient_clip_val; the last checkpoint is of the epoch before"
+                    "lower optimizer.lr or set trainer.gradient_clip_val; the last checkpoint is from before it"
                 )
             values["train/loss"] = mean
             self.train_loss, self.train_rows = 0.0, 0
         values |= self.measures.compute("val")
         # the final `validate` of the best weights is no epoch, so not a row of the log
         self.log_dict(values, sync_dist=True, logger=self.trainer.state.fn == TrainerFn.FITTING)
+
+    def on_train_epoch_end(self) -> None:
+        """Here and not by the Trainer, which would do it after the epoch's checkpoint is written."""
+        if self.schedule and self.schedule.monitor:
+            self.scheduler.step(self.trainer.callback_metrics[self.schedule.monitor])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["train_sums"] = {"loss": torch.as_tensor(self.train_loss), "rows": self.train_rows}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "train_sums" in checkpoint and checkpoint["train_sums"]["rows"]:  # written within an epoch
+            self.train_loss = checkpoint["train_sums"]["loss"].to(self.device)
+            self.train_rows = checkpoint["train_sums"]["rows"]
 
     def on_test_epoch_end(self) -> None:
         self.log_dict(self.measures.compute("test"), sync_dist=True)
@@ -133,5 +147,10 @@ class Classifier(lightning.LightningModule):
                 "scheduler": self.schedule.make(optimizer, **total),
                 "interval": self.schedule.interval,
                 "monitor": self.schedule.monitor,
+                "frequency": sys.maxsize if self.schedule.monitor else 1,  # never, as on_train_epoch_end does it
             },
         }
+
+    @property
+    def scheduler(self) -> Any:
+        return self.trainer.lr_scheduler_configs[0].scheduler

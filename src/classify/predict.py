@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from classify.errors import Parser, one_line_errors
-from classify.folder import check_file, checkpoint_file
+from classify.folder import check_file, checkpoint_file, put
 
 if TYPE_CHECKING:
     import polars as pl
@@ -90,7 +90,7 @@ def whole_file(out: str) -> Iterator[Path]:
                 shutil.copyfileobj(file, sink)
         else:
             part.chmod(0o666 & ~umask())
-            part.replace(target)
+            put(part, target)
     finally:
         part.unlink(missing_ok=True)
 

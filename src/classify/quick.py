@@ -70,13 +70,9 @@ class QuickClassifier(Quick, Classifier):  # type: ignore[misc]  # training_step
             self.scheduler.step()
 
     def on_train_epoch_end(self) -> None:
-        if self.schedule and self.schedule.interval == "epoch":
-            watched = [self.trainer.callback_metrics[self.schedule.monitor]] if self.schedule.monitor else []
-            self.scheduler.step(*watched)
-
-    @property
-    def scheduler(self) -> Any:
-        return self.trainer.lr_scheduler_configs[0].scheduler
+        super().on_train_epoch_end()
+        if self.schedule and self.schedule.interval == "epoch" and not self.schedule.monitor:
+            self.scheduler.step()
 
     def configure_optimizers(self) -> Any:
         made = super().configure_optimizers()

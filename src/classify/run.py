@@ -75,16 +75,6 @@ class Run:
             check_targets([self.config[key] for key in keys], self.path)
         return self.config
 
-    def check_same(self, config: build.Config, data_sha256: str) -> None:
-        """Raises ValueError where a run that goes on from this one would be another run."""
-        if data_sha256 != self.record["data_sha256"]:
-            raise ValueError(f"resume={self.folder} was trained on other data, or on another split of it")
-        for key in ("seed", "head", "monitor", "model", "optimizer", "scheduler", "loss"):
-            if config[key] != self.config[key]:
-                raise ValueError(f"resume={self.folder} has {key}={self.config[key]}, this run {config[key]}")
-        if config["trainer"]["max_epochs"] <= self.num_epochs:
-            raise ValueError(f"resume={self.folder} has {self.num_epochs} epochs already: raise trainer.max_epochs")
-
     @property
     def folder(self) -> Path:
         return self.path.parent.parent if self.path.parent.name == "checkpoints" else self.path.parent

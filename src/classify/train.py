@@ -17,8 +17,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, read_write
 
 from classify.check import FIRST_PROCESS, check_values, in_sweep
+from classify.earlier import said
 from classify.errors import CONF, one_line_errors
-from classify.folder import read_json, release, shown, write_json
+from classify.folder import clear, read_json, release, shown, write_json
 
 log = logging.getLogger(__name__)
 
@@ -26,38 +27,45 @@ log = logging.getLogger(__name__)
 def train(config: dict[str, Any]) -> dict[str, float]:
     """Trains what a resolved config describes, writes its folder, and returns the metrics of its best weights.
 
-    ValueError: the data, the head and the rest of the config do not fit together, or `resume` is no checkpoint.
+    With `resume`, its folder's last.ckpt is where it starts, or, where there is none yet, the beginning.
+    ValueError: the data, the head and the rest of the config do not fit together.
     """
     import lightning
     import torch
 
     from classify import build
     from classify.again import take_weights
+    from classify.callbacks import continue_logs
     from classify.run import Run, record
 
     folder = Path(config["folder"])
+    last, best = (folder / "checkpoints" / name for name in ("last.ckpt", "best.ckpt"))
     lightning.seed_everything(config["seed"], verbose=False)
-    resumed = Run.open(config["resume"], "last") if config["resume"] else None
+    resumed = Run.open(folder, "last") if config["resume"] and last.exists() else None
+    if config["resume"] and not resumed:
+        clear(folder)
     data = build.data(config)
     assert data.schema
-    if resumed:
-        resumed.check_same(config, data.sha256)
+    if resumed and resumed.record["data_sha256"] != data.sha256:
+        raise ValueError(f"resume={shown(folder)}: {data.path} has changed since: its rows have another hash")
     classifier = build.classifier(config, data.schema)
     build.set_threads(config, classifier.net)
-    if config["init_from"]:
+    if config["init_from"] and not resumed:
         log.info(take_weights(classifier.net, Run.open(config["init_from"])))
     identity = record(data)
-    trainer = build.trainer(config, saved={"config": config, "schema": data.schema.plain(), "record": identity})
-
-    with said_on_interrupt(folder):
-        trainer.fit(classifier, data, ckpt_path=resumed.path if resumed else None, weights_only=True)
-    seen: dict[str, float] = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
-    seen |= {name: value.item() for name, value in trainer.callback_metrics.items() if name == "train/loss"}
-    best = folder / "checkpoints" / "best.ckpt"
+    own = config | {"resume": None}  # what went on is the same run
+    trainer = build.trainer(config, saved={"config": own, "schema": data.schema.plain(), "record": identity})
+    if resumed and FIRST_PROCESS:
+        (folder / "metrics.json").unlink(missing_ok=True)  # of fewer epochs
+        continue_logs(trainer.loggers, last)
     metrics: dict[str, float] = {}
-    for measure in [trainer.validate, trainer.test] if config["test"] else [trainer.validate]:
-        measure(classifier, ckpt_path=best, weights_only=True, verbose=False, datamodule=data)
-        metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
+    with said_on_interrupt(folder):
+        trainer.fit(classifier, data, ckpt_path=last if resumed else None, weights_only=True)
+        seen: dict[str, Any] = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
+        seen["train/loss"] = getattr(trainer.checkpoint_callback, "train_loss", None)
+        for measure in [trainer.validate, trainer.test] if config["test"] else [trainer.validate]:
+            measure(classifier, ckpt_path=best, weights_only=True, verbose=False, datamodule=data)
+            metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
     if trainer.is_global_zero:
         write_json(folder / "run.json", identity | seen)
         write_json(folder / "metrics.json", metrics)
@@ -68,12 +76,13 @@ def train(config: dict[str, Any]) -> dict[str, float]:
 
 @contextmanager
 def said_on_interrupt(folder: Path) -> Iterator[None]:
-    """Turns SystemExit, Lightning's answer to Ctrl-C, into how to go on."""
+    """Turns SystemExit, which ends the Trainer on Ctrl-C or SIGTERM, into how to go on."""
     try:
         yield
-    except SystemExit:
+    except SystemExit as stop:
         kept = (folder / "checkpoints" / "last.ckpt").exists()
-        raise KeyboardInterrupt(f"go on with resume={shown(folder)}" if kept else "nothing was kept") from None
+        said = f"go on with resume={shown(folder)}" if kept else "nothing was kept"
+        raise KeyboardInterrupt(said, 130 if stop.code in (1, 130) else 143) from None
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -84,13 +93,13 @@ def app(cfg: DictConfig) -> float:
         try:
             return run_job(cfg)
         except BaseException:
-            if FIRST_PROCESS:
+            if FIRST_PROCESS and cfg.resume is None:
                 release(Path(cfg.folder))
             raise
 
 
 def run_job(cfg: DictConfig) -> float:
-    from classify.again import compared, recorded
+    from classify.again import compared, continued, goes_on, recorded
     from classify.build import resolved
     from classify.run import Run, describe
 
@@ -101,11 +110,19 @@ def run_job(cfg: DictConfig) -> float:
             return read_json(finished)[cfg.monitor]
     config = resolved(cfg, settings.runtime.output_dir, test=cfg.test and not in_sweep())
     if cfg.rerun:
-        own = recorded(Run.open(cfg.rerun, trust=cfg.trust), config["folder"])
+        run = Run.open(cfg.rerun, trust=cfg.trust)
+        own = recorded(run.trusted(*run.config), config["folder"])
         config = own | {"test": own["test"] and cfg.test}
+    elif cfg.resume:
+        config = continued(config, said(settings.overrides.task) - {"resume", "trust"}, cfg.trust)
+    elif in_sweep():
+        if not goes_on(config):
+            clear(Path(config["folder"]))
+        config["resume"] = config["folder"]
     # trainer=ddp starts its other processes with this command line: this one job, in this folder
     sys.argv[1:] = [
-        *settings.overrides.task,
+        *(word for word in settings.overrides.task if not word.startswith("resume=")),
+        *([f"resume='{config['folder']}'"] if cfg.resume else []),
         f"folder='{config['folder']}'",
         f"test={config['test']}",
         "hydra.mode=RUN",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from classify.check import check_values
 from classify.errors import explain
-from classify.folder import release
+from classify.folder import clear, release
 
 log = logging.getLogger(__name__)
 
@@ -49,16 +48,16 @@ class Launcher(BasicLauncher):
 
         configs = {number: self._resolved(cfg, folder / str(number)) for number, cfg in composed.items()}
         finished = {number for number in jobs if (folder / str(number) / "metrics.json").exists()}
-        waiting = {number: config for number, config in configs.items() if number not in finished}
-        plan = stacks(waiting, self.config.sweep.max_stack)
+        plan = stacks(configs, self.config.sweep.max_stack)  # a stack that was cut trains as the same again, whole
+        plan = [stack for stack in plan if not finished.issuperset(stack)]
         log.info("%d jobs: %s", len(jobs), described(plan, len(finished)))
         returns = {number: self._finished(composed[number], folder / str(number)) for number in finished}
-        for number in waiting:  # what an attempt that was cut has left
-            shutil.rmtree(folder / str(number) / "log", ignore_errors=True)
-            (folder / str(number) / "error.txt").unlink(missing_ok=True)
         for stack in plan:
             task = self.task_function if len(stack) == 1 else together({number: configs[number] for number in stack})
-            for number in stack:
+            missing = [number for number in stack if number not in finished]
+            for number in missing if len(stack) > 1 else ():
+                clear(folder / str(number))  # what an attempt that was cut has left
+            for number in missing:
                 returns[number] = self._run(task, composed[number], folder / str(number))
         return [returns[number] for number in sorted(returns)]
 
@@ -86,10 +85,9 @@ class Launcher(BasicLauncher):
         assert task is not None
         try:
             done = run_job(task, cfg, "hydra.sweep.dir", "hydra.sweep.subdir", self.hydra_context)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                "what has finished is kept, and the same command with its folder= goes on"
-            ) from None
+        except KeyboardInterrupt as stop:
+            said = "what has finished is kept, and the same command with its folder= goes on"
+            raise KeyboardInterrupt(said, *stop.args[1:]) from None
         if done.status == JobStatus.FAILED:
             note_error(folder, done._return_value)
         return done

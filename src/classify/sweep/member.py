@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from classify.callbacks import Checkpoints
 from classify.data import TabularData
-from classify.folder import write_json
+from classify.folder import put, write_json
 from classify.module import Classifier
 
 
@@ -45,7 +45,7 @@ class Member:
         if not math.isfinite(values["train/loss"]):
             self.error = ValueError(f"the training loss is {values['train/loss']} in epoch {epoch}, by step {steps}")
             return True
-        score = values[self.config["monitor"]]
+        score, self.checkpoints.train_loss = values[self.config["monitor"]], values["train/loss"]
         stop = self.patience is not None and self.patience._evaluate_stopping_criteria(torch.tensor(score))[0]
         if self.patience and stop:
             self.patience.stopped_epoch = epoch
@@ -68,7 +68,8 @@ def write(member: Member, table: TabularData, identity: dict[str, Any]) -> None:
     for name, content in member.contents.items():
         content |= {"config": member.config, "schema": table.schema.plain(), "record": identity}
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        torch.save(content, folder / "checkpoints" / f"{name}.ckpt")
+        torch.save(content, part := folder / "checkpoints" / f"{name}.ckpt.part")
+        put(part, part.with_suffix(""))
     logger = CSVLogger(folder, name="", version="log")
     for row in member.log:
         logger.log_metrics({k: v for k, v in row.items() if k != "step"}, step=int(row["step"]))

@@ -12,6 +12,8 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from classify.folder import write_whole
+
 log = logging.getLogger(__name__)
 
 SHOWN = 22  # lines of the table on the terminal
@@ -58,7 +60,9 @@ def report(folder: Path, rates: Mapping[int, float]) -> None:
         file = folder / str(number) / "log" / "metrics.csv"
         done = (folder / str(number) / "metrics.json").exists()
         rows.append((rate, pl.read_csv(file)["val/loss"][-1] if done else math.nan))
-    pl.DataFrame(rows, ["optimizer.lr", "val/loss"], orient="row").write_csv(folder / "sweep.csv")
+    write_whole(
+        folder / "sweep.csv", pl.DataFrame(rows, ["optimizer.lr", "val/loss"], orient="row").write_csv().encode()
+    )
     if not any(math.isfinite(loss) for _, loss in rows):
         return  # the launcher says what the first failed with
     choice = suggested([loss for _, loss in rows])

@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from classify.folder import write_whole
 from classify.run import Run
 from classify.sweep.winner import crown, ranked, text
 
@@ -45,7 +46,7 @@ def summarise(folder: Path, jobs: Mapping[int, list[str]]) -> None:
         ],
         infer_schema_length=None,
     )
-    table.write_csv(folder / "sweep.csv")
+    write_whole(folder / "sweep.csv", table.write_csv().encode())
     more = f"\n... and {len(table) - SHOWN} more in {folder / 'sweep.csv'}" if len(table) > SHOWN else ""
     log.info("\n%s%s", shown(table.drop("folder").head(SHOWN)), more)
     if repeats and monitor:

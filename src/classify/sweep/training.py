@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -47,11 +48,11 @@ def train_population(configs: list[dict[str, Any]]) -> list[Member]:
         quiet["trainer"] = {**configs[0]["trainer"], "enable_checkpointing": False}
         try:
             build.trainer(quiet, saved={}).fit(population)
-        except SystemExit:  # Lightning's answer to Ctrl-C
-            raise KeyboardInterrupt from None
+        except SystemExit as stop:  # Lightning's answer to Ctrl-C, with code 1, and to SIGTERM
+            raise KeyboardInterrupt("", 130 if stop.code else 143) from None
         identity = record(group[0][1])
         for member, table in group:
-            if member.error is None:
+            if member.error is None and not (Path(member.config["folder"]) / "metrics.json").exists():
                 write(member, table, identity)
     return members
 

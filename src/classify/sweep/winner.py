@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from classify.errors import CONF
-from classify.folder import write_json
+from classify.folder import write_json, write_whole
 from classify.run import Run, describe
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def text(value: Any) -> str:
 
 def crown(folder: Path, number: int, words: list[str], metrics: dict[str, float]) -> None:
     """Writes best.yaml into the sweep's folder, and measures the job on its test rows."""
-    (folder / "best.yaml").write_text(experiment(words))
+    write_whole(folder / "best.yaml", experiment(words).encode())
     run = Run.open(folder / str(number), trust=True)  # what this command has called already
     tested = run.measure(run.data(), "test")
     write_json(folder / str(number) / "metrics.json", metrics | tested)

@@ -1,0 +1,97 @@
+"""A run that is cut, wherever, and goes on is the run that was never cut, to the last bit; see cuts.py."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT, configure
+
+from classify import earlier
+from classify.again import continued, goes_on
+from classify.run import Run
+from classify.train import train
+
+
+@pytest.fixture(scope="module")
+def cuts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
+    """Of each cut the exit code and what was said; all runs have ended as if there had been none."""
+    folder = tmp_path_factory.mktemp("cuts")
+    command = [sys.executable, str(ROOT / "tests" / "cuts.py"), str(folder)]
+    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_what_is_said_when_a_run_is_cut(cuts: dict[str, tuple[int, str]]) -> None:
+    said = {
+        "Ctrl-C": (130, "interrupted: go on with resume=out\n"),
+        "Ctrl-C in validation": (130, "interrupted: go on with resume=out\n"),
+        "SIGTERM": (143, "interrupted: go on with resume=out\n"),
+        "Ctrl-C, twice": (-2, ""),
+        "a full disk": (
+            1,
+            "error: [Errno 27] File too large: the disk is full; what was written before is whole: free ",
+        ),
+    }
+    for name, (code, text) in cuts.items():
+        expected = said.get(name, (-9, ""))
+        assert code == expected[0], name
+        assert text.startswith(expected[1]), (name, text)
+        assert text.count("\n") <= 2, (name, text)  # with the exit code, which the script prints
+
+
+def test_more_epochs_continue_a_finished_run(tmp_path: Path) -> None:
+    words = ["data=iris", "scheduler=reduce_on_plateau", "callbacks.early_stopping.patience=2", "optimizer.lr=0.2"]
+    whole, cut = ([*words, f"trainer.max_epochs={epochs}"] for epochs in (40, 3))
+    train(configure(tmp_path / "whole", *whole))
+    train(configure(tmp_path / "cut", *cut))
+    train(continued(configure(tmp_path / "cut", *whole), ["trainer.max_epochs"], False))
+    assert Run.open(tmp_path / "cut").config == {
+        **Run.open(tmp_path / "whole").config,
+        **{key: Run.open(tmp_path / "cut").config[key] for key in ("folder", "callbacks", "logger")},
+    }
+    for name in ("metrics.json", "run.json", "log/metrics.csv"):
+        assert (tmp_path / "cut" / name).read_text() == (tmp_path / "whole" / name).read_text()
+
+
+def test_a_schedule_made_for_some_epochs_cannot_have_more(tmp_path: Path) -> None:
+    config: dict[str, Any] = configure(tmp_path, "data=iris", "scheduler=cosine", "trainer.max_epochs=2")
+    train(config)
+    with pytest.raises(ValueError, match=r"trainer.max_epochs: the schedule of .* was made for 2 epochs"):
+        continued(config, ["trainer.max_epochs"], False)
+
+
+def test_a_job_of_a_sweep_goes_on_unless_it_failed_or_is_another(tmp_path: Path) -> None:
+    config = configure(tmp_path, "data=iris", "trainer.max_epochs=1", "test=false")
+    assert not goes_on(config)
+    train(config)
+    assert goes_on(config)
+    assert not goes_on(config | {"seed": 1})
+    (tmp_path / "error.txt").touch()
+    assert not goes_on(config)
+
+
+def test_a_loss_that_is_not_finite_is_not_kept(tmp_path: Path) -> None:
+    words = ["data=iris", "data.batches_per_step=1", "callbacks.checkpoints.minutes=0", "optimizer.lr=1e30"]
+    with pytest.raises(ValueError, match=r"the training loss is nan in epoch 0, by step 3: lower optimizer.lr"):
+        train(configure(tmp_path, *words))
+    content = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert content["train_sums"]["loss"].isfinite()
+
+
+def test_latest_is_the_newest_that_is_unfinished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="no unfinished run under outputs/"):
+        earlier.resumable("latest")
+    for i, name in enumerate(("a/1", "a/2", "b/3", "b/4")):
+        mark = tmp_path / "outputs" / name / ".hydra" / "overrides.yaml"
+        mark.parent.mkdir(parents=True)
+        mark.touch()
+        os.utime(mark, (i, i))
+    (tmp_path / "outputs" / "b" / "4" / "metrics.json").touch()
+    assert earlier.resumable("latest") == Path("outputs/b/3")
