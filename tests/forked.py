@@ -43,11 +43,15 @@ def child(words: list[str], folder: Path) -> None:
     os._exit(int(code or 0))  # type: ignore[call-overload]
 
 
-def main() -> None:
-    cases = json.load(sys.stdin)
-    for name in LIGHT if sys.argv[1] == "light" else HEAVY:
+def imports(which: str) -> None:
+    for name in LIGHT if which == "light" else HEAVY:
         importlib.import_module(name)
     Plugins.instance()  # what Hydra looks for first
+
+
+def main() -> None:
+    cases = json.load(sys.stdin)
+    imports(sys.argv[1])
     gc.freeze()  # or each child's first collection walks, and so copies, all that was imported
     running: dict[int, int] = {}
     codes = [0] * len(cases)

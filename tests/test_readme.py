@@ -5,26 +5,34 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from server import client
 
 README = (ROOT / "README.md").read_text()
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tree, with this Python standing in for the .venv that make would build."""
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The tree, with processes forked from this Python standing in for the .venv that make would build."""
     copy = tmp_path_factory.mktemp("readme") / "copy"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".venv", "outputs", ".*_cache", "__pycache__"))
     programs = copy / ".venv" / "bin"
     programs.mkdir(parents=True)
-    (programs / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (programs / "python").write_text(client(str(copy / "socket")))
     (programs / "python").chmod(0o755)
     (programs / "activate").write_text(f"PATH={programs}:$PATH\n")
     (copy / ".venv" / "installed").touch()
-    return copy
+    environment = os.environ | {"PYTHONPATH": f"{copy / 'src'}:{copy / 'tests'}", "OMP_NUM_THREADS": "1"}
+    script = [sys.executable, copy / "tests" / "server.py", copy / "socket"]
+    with subprocess.Popen(script, env=environment, cwd=copy, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        assert server.stdout.readline() == "ready\n"
+        yield copy
+        server.terminate()
 
 
 def test_every_command_runs(copy: Path) -> None:

@@ -1,0 +1,98 @@
+"""Stands in for `python` in a shell: each call is a process forked from one that has done the imports.
+
+python server.py SOCKET starts it; `client(SOCKET)` is the text of the program that takes python's place.
+"""
+
+import contextlib
+import gc
+import json
+import os
+import runpy
+import signal
+import socket
+import sys
+import traceback
+from typing import Any
+
+CLIENT = """#!{python} -SE
+import json, os, socket, sys
+server = socket.socket(socket.AF_UNIX)
+server.connect({path!r})
+call = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
+socket.send_fds(server, [len(call).to_bytes(4, "big")], [0, 1, 2])
+server.sendall(call)
+sys.exit(int(server.recv(4)))
+"""
+
+
+def client(path: str) -> str:
+    return CLIENT.format(python=sys.executable, path=path)
+
+
+def run(words: list[str]) -> None:
+    """As `python` does with these words."""
+    if words[0] == "-m":
+        sys.argv, sys.path[0] = words[1:], os.getcwd()
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    elif words[0] == "-":
+        sys.argv, sys.path[0] = words, ""
+        exec(compile(sys.stdin.read(), "<stdin>", "exec"), {"__name__": "__main__"})
+    else:
+        sys.argv, sys.path[0] = words, os.path.dirname(os.path.abspath(words[0]))
+        runpy.run_path(words[0], run_name="__main__")
+
+
+def child(words: list[str], folder: str, environment: dict[str, str], files: list[int]) -> None:
+    code: Any = 0
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    try:
+        run(words)
+    except SystemExit as stop:
+        code = stop.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(int(code or 0))
+
+
+def answer(connection: socket.socket) -> None:
+    """Runs one call in a child, and tells its exit code."""
+    length, files, *_ = socket.recv_fds(connection, 4, 3)
+    call = b""
+    while len(call) < int.from_bytes(length, "big"):
+        call += connection.recv(2**16)
+    if (process := os.fork()) == 0:
+        child(*json.loads(call), files)
+    for file in files:
+        os.close(file)
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    connection.sendall(str(code if code >= 0 else 128 - code).encode())
+    connection.close()
+
+
+def main() -> None:
+    import forked
+
+    forked.imports("heavy")
+    gc.freeze()
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(sys.argv[1])
+    server.listen()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    print("ready", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            answer(server.accept()[0])
+
+
+if __name__ == "__main__":
+    main()
