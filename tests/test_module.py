@@ -12,7 +12,7 @@ from conftest import configure
 from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 from torch import nn
 
-from classify import build
+from classify import build, pace
 from classify.columns import Number
 from classify.module import Classifier, Measures
 from classify.schema import Schema
@@ -119,7 +119,7 @@ def test_many_mini_batches_in_one_step_of_the_trainer_change_nothing(words: str,
     ],
 )
 def test_the_trainer_is_handed_many_mini_batches_where_nothing_listens(words: list[str], number: int) -> None:
-    assert build.batches_per_step(configure("unused", *words)) == number
+    assert pace.batches_per_step(configure("unused", *words)) == number
 
 
 def last_rate(config: dict[str, Any]) -> float:
@@ -179,10 +179,10 @@ def test_better_follows_the_metric(monitor: str, mode: str) -> None:
 )
 def test_threads_are_as_many_as_pay(words: list[str], threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_num_threads()
-    monkeypatch.setattr(build, "ALL_THREADS", 3)
+    monkeypatch.setattr(pace, "ALL_THREADS", 3)
     config = configure("unused", *words)
     try:
-        build.set_threads(config, build.net(config, schema(2)))
+        pace.set_threads(config, build.net(config, schema(2)))
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)

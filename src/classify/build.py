@@ -22,6 +22,7 @@ from torch import nn
 from classify import nets
 from classify.columns import FIRST_CODE
 from classify.heads import head_for
+from classify.pace import batches_per_step
 from classify.schema import Schema
 
 if TYPE_CHECKING:
@@ -33,22 +34,6 @@ if TYPE_CHECKING:
     from classify.module import Classifier
 
 Config = dict[str, Any]  # the composed config, resolved, as plain values
-
-ALL_THREADS = torch.get_num_threads()  # the cores, or what OMP_NUM_THREADS says where jobs share the machine
-THREADS_FROM = 2**23  # products in a step's forward pass, under which a second thread costs more than it gains
-MOST_BATCHES, STEP_ROWS = (
-    64,
-    2**14,
-)  # of what the Trainer is handed as one: its hooks become cheap, and it stays in cache
-PER_EPOCH = {"classify.callbacks.Checkpoints", "lightning.pytorch.callbacks.EarlyStopping"}  # when these listen
-PER_RUN = {  # arguments of the Trainer that have no part in a single step, and values of others that have none
-    *("_target_", "accelerator", "precision", "max_epochs", "threads", "limit_val_batches", "deterministic"),
-    *("num_sanity_val_steps", "enable_model_summary", "enable_progress_bar"),
-}
-UNWATCHED = {
-    **{"devices": 1, "num_nodes": 1, "strategy": "auto", "gradient_clip_val": None, "accumulate_grad_batches": 1},
-    **{"limit_train_batches": 1.0, "profiler": None, "log_every_n_steps": 0},
-}
 
 
 def resolved(cfg: DictConfig, folder: Path | str, test: bool) -> Config:
@@ -148,28 +133,6 @@ def classifier(config: Config, schema: Schema, measured: dict[str, Metric] | Non
     )
     # now, as the Trainer would read a checkpoint's weights before it turns the net's into float64
     return made.double() if config["trainer"]["precision"] == "64-true" else made
-
-
-def set_threads(config: Config, net: nn.Module, num_nets: int = 1) -> None:
-    """As many threads as trainer.threads says, or as pay for a step of so many of these nets."""
-    products = config["data"]["batch_size"] * num_nets * sum(p.numel() for p in net.parameters())
-    torch.set_num_threads(config["trainer"]["threads"] or (ALL_THREADS if products > THREADS_FROM else 1))
-
-
-def batches_per_step(config: Config) -> int:
-    """How many mini-batches the Trainer is handed as one: several where nothing listens in between."""
-    wanted, batch_size = config["data"]["batches_per_step"], config["data"]["batch_size"]
-    if wanted is not None:
-        return wanted
-    return 1 if watched(config) else max(1, min(MOST_BATCHES, STEP_ROWS // batch_size))
-
-
-def watched(config: Config) -> bool:
-    """Whether something has to see each mini-batch: a callback, a count of batches, another process, a profiler."""
-    listeners = {node["_target_"] for node in config["callbacks"].values() if node and node.get("every_n_steps") != 0}
-    return bool(listeners - PER_EPOCH) or any(
-        key not in PER_RUN and (key, value) not in UNWATCHED.items() for key, value in config["trainer"].items()
-    )
 
 
 def better(config: Mapping[str, Any]) -> str:

@@ -36,6 +36,7 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     from classify import build
     from classify.again import take_weights
     from classify.callbacks import continue_logs
+    from classify.pace import set_threads
     from classify.run import Run, record
 
     folder = Path(config["folder"])
@@ -49,7 +50,7 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     if resumed and resumed.record["data_sha256"] != data.sha256:
         raise ValueError(f"resume={shown(folder)}: {data.path} has changed since: its rows have another hash")
     classifier = build.classifier(config, data.schema)
-    build.set_threads(config, classifier.net)
+    set_threads(config, classifier.net)
     if config["init_from"] and not resumed:
         log.info(take_weights(classifier.net, Run.open(config["init_from"])))
     identity = record(data)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from classify.build import watched
+from classify.pace import watched
 
 STACKED = {  # keys in which the members of a stack may differ
     *("folder", "seed", "data.seed", "data.fold", "optimizer.lr", "optimizer.weight_decay"),

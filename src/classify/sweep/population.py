@@ -20,7 +20,8 @@ from torch.func import functional_call, vmap
 from classify.data import TabularData
 from classify.quick import Quick, encodes_ahead
 from classify.sweep.member import Member
-from classify.sweep.stacked import Rates, Stack, StackedOptimizer, forward_stacked
+from classify.sweep.rows import Stack, flat, part, same_encode
+from classify.sweep.stacked import Rates, StackedOptimizer, forward_stacked
 
 
 class Population(Quick):
@@ -196,17 +197,3 @@ class Population(Quick):
         if self.rates:
             self.rates.apply(self.optimizer)
         return self.optimizer
-
-
-def part(rows: Any, i: int) -> Any:
-    return tuple(each[i] for each in rows) if isinstance(rows, tuple) else rows[i]
-
-
-def flat(rows: Any) -> Any:
-    return tuple(part.flatten(0, 1) for part in rows) if isinstance(rows, tuple) else rows.flatten(0, 1)
-
-
-def same_encode(one: Any, other: Any) -> bool:
-    return one is other or (
-        torch.equal(one.mean, other.mean) and torch.equal(one.std, other.std) and one.num_codes == other.num_codes
-    )

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.optim import Optimizer
 
-from classify.data import Batches, TabularData, take
 from classify.module import Classifier
 
 PER_MEMBER = ("lr", "weight_decay", "max_lr")  # arguments of optimizers and schedulers that members may differ in
@@ -182,41 +181,3 @@ class Rates:
         for key in ("momentum", "betas"):  # OneCycleLR moves these too
             if key in groups[0]:
                 optimizer.inner.param_groups[0][key] = groups[0][key]
-
-
-class Stack:
-    """The batches of every member: rows (P, batch, ...), or (batch, ...) where all have the same, and labels."""
-
-    def __init__(self, tables: Sequence[TabularData], epoch: Callable[[], int]) -> None:
-        self.all = [table.train_dataloader() for table in tables]
-        for batches in self.all:
-            batches.epoch = epoch
-        self.alive = list(range(len(tables)))
-
-    @property
-    def num_rows(self) -> int:
-        return self.all[0].num_rows
-
-    def __len__(self) -> int:
-        return len(self.all[0])
-
-    def __iter__(self) -> Any:
-        members = [self.all[i] for i in self.alive]
-        if all(same_order(members[0], other) for other in members):
-            yield from members[0]
-            return
-        orders = [member.order().split(member.batch_size) for member in members]
-        for batches in zip(*orders, strict=True):
-            taken = [(take(m.rows, index), m.labels[index]) for m, index in zip(members, batches, strict=True)]
-            rows: Any = [rows for rows, _ in taken]
-            if isinstance(rows[0], tuple):
-                rows = tuple(torch.stack(parts) for parts in zip(*rows, strict=True))
-            else:
-                rows = torch.stack(rows)
-            yield rows, torch.stack([labels for _, labels in taken])
-
-
-def same_order(one: Batches, other: Batches) -> bool:
-    return one is other or (
-        (one.seed, one.rows is other.rows) == (other.seed, True) and torch.equal(one.index, other.index)
-    )

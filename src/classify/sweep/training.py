@@ -14,6 +14,7 @@ from torchmetrics import Metric
 
 from classify import build
 from classify.data import EVALUATION_BATCH, TabularData
+from classify.pace import set_threads
 from classify.run import record
 from classify.sweep.member import Member, write
 from classify.sweep.plan import free_memory, most_members
@@ -42,7 +43,7 @@ def train_population(configs: list[dict[str, Any]]) -> list[Member]:
         shapes = tuple(parameter.shape for parameter in member.classifier.net.parameters())
         alike.setdefault((shapes, len(table.index["train"])), []).append((member, table))  # folds may differ in these
     for group in (part for whole in alike.values() for part in parts(whole)):
-        build.set_threads(configs[0], group[0][0].classifier.net, len(group))
+        set_threads(configs[0], group[0][0].classifier.net, len(group))
         population = Population([member for member, _ in group], [table for _, table in group])
         quiet = {**configs[0], "callbacks": {}, "logger": {}}
         quiet["trainer"] = {**configs[0]["trainer"], "enable_checkpointing": False}

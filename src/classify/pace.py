@@ -1,0 +1,43 @@
+"""Pace: how many threads and how many mini-batches at once suit a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+ALL_THREADS = torch.get_num_threads()  # the cores, or what OMP_NUM_THREADS says where jobs share the machine
+THREADS_FROM = 2**23  # products in a step's forward pass, under which a second thread costs more than it gains
+MOST_BATCHES, STEP_ROWS = 64, 2**14  # of what the Trainer is handed as one: hooks become cheap, rows stay in the cache
+PER_EPOCH = {f"{__package__}.callbacks.Checkpoints", "lightning.pytorch.callbacks.EarlyStopping"}  # when these listen
+PER_RUN = {  # arguments of the Trainer that have no part in a single step, and values of others that have none
+    *("_target_", "accelerator", "precision", "max_epochs", "threads", "limit_val_batches", "deterministic"),
+    *("num_sanity_val_steps", "enable_model_summary", "enable_progress_bar"),
+}
+UNWATCHED = {
+    **{"devices": 1, "num_nodes": 1, "strategy": "auto", "gradient_clip_val": None, "accumulate_grad_batches": 1},
+    **{"limit_train_batches": 1.0, "profiler": None, "log_every_n_steps": 0},
+}
+
+
+def set_threads(config: dict[str, Any], net: nn.Module, num_nets: int = 1) -> None:
+    """As many threads as trainer.threads says, or as pay for a step of so many of these nets."""
+    products = config["data"]["batch_size"] * num_nets * sum(p.numel() for p in net.parameters())
+    torch.set_num_threads(config["trainer"]["threads"] or (ALL_THREADS if products > THREADS_FROM else 1))
+
+
+def batches_per_step(config: dict[str, Any]) -> int:
+    """How many mini-batches the Trainer is handed as one: several where nothing listens in between."""
+    wanted, batch_size = config["data"]["batches_per_step"], config["data"]["batch_size"]
+    if wanted is not None:
+        return wanted
+    return 1 if watched(config) else max(1, min(MOST_BATCHES, STEP_ROWS // batch_size))
+
+
+def watched(config: dict[str, Any]) -> bool:
+    """Whether something has to see each mini-batch: a callback, a count of batches, another process, a profiler."""
+    listeners = {node["_target_"] for node in config["callbacks"].values() if node and node.get("every_n_steps") != 0}
+    return bool(listeners - PER_EPOCH) or any(
+        key not in PER_RUN and (key, value) not in UNWATCHED.items() for key, value in config["trainer"].items()
+    )
