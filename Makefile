@@ -34,6 +34,9 @@ test: install  ## run every test
 kill-test: install  ## kill training at random moments and compare (ARGS="--runs 10 --sweeps 2")
 	@$(RUN) scripts/kill_test.py $(ARGS)
 
+bench: install  ## time training beside a bare loop, the usual Lightning, skorch and scikit-learn
+	@$(RUN) scripts/benchmark.py $(ARGS)
+
 lint: install  ## check style and types
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m mypy
 
@@ -43,4 +46,4 @@ format: install  ## mend what style checks can mend
 rename: install  ## make it yours: make rename NAME=churn
 	@$(RUN) scripts/rename.py "$(NAME)"
 
-.PHONY: help install train sweep cv lr test kill-test lint format rename
+.PHONY: help install train sweep cv lr test kill-test bench lint format rename

@@ -5,7 +5,7 @@ Part of benchmark.py: python scripts/benchmark.py scaling
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -57,7 +57,7 @@ def train_only(path: str, epochs: str) -> Callable[[], object]:
     return lambda: fitted(build, config, ready)
 
 
-def table(rows: list[int] = [100_000, 1_000_000, 2_000_000, 4_000_000], repeats: int = 3) -> list[dict[str, Any]]:  # noqa: B006
+def table(rows: Sequence[int] = (100_000, 1_000_000, 2_000_000, 4_000_000), repeats: int = 3) -> list[dict[str, Any]]:
     """For each number of rows: seconds of an epoch, memory over a float32 table's, of set-up and of training alone."""
     found = []
     with tempfile.TemporaryDirectory() as folder:

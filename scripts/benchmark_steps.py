@@ -7,7 +7,7 @@ import logging
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 from statistics import median
 from typing import Any
@@ -180,12 +180,13 @@ WAYS: dict[str, Callable[[Work], float]] = {
 }
 
 
-def table(rows: list[int] = [64_000], repeats: int = 5) -> list[dict[str, Any]]:  # noqa: B006  (only read)
+def table(rows: Sequence[int] = (64_000,), repeats: int = 5, without: Sequence[str] = ()) -> list[dict[str, Any]]:
     """For each work and number of threads: each way's time over the bare loop's, the median of alternating runs."""
     from threadpoolctl import threadpool_limits
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")  # skorch's, scikit-learn's and Lightning's advice
+    ways = {way: run for way, run in WAYS.items() if way not in without}
     found = []
     for name, num_rows in product(WORKS, rows):
         with tempfile.TemporaryDirectory() as folder:
@@ -193,11 +194,11 @@ def table(rows: list[int] = [64_000], repeats: int = 5) -> list[dict[str, Any]]:
             for threads in (1, 2):
                 torch.set_num_threads(threads)
                 with threadpool_limits(threads):
-                    runs = [{way: run(work) for way, run in WAYS.items()} for _ in range(repeats + 1)][
+                    runs = [{way: run(work) for way, run in ways.items()} for _ in range(repeats + 1)][
                         1:
                     ]  # one to warm up
                 row: dict[str, Any] = {"net": name, "threads": threads}
                 row["bare loop, us a step"] = median(run["bare loop"] for run in runs) / work.num_steps * 1e6
-                found.append(row | {way: median(run[way] / run["bare loop"] for run in runs) for way in WAYS})
+                found.append(row | {way: median(run[way] / run["bare loop"] for run in runs) for way in ways})
                 del found[-1]["bare loop"]
     return found

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
@@ -25,13 +25,13 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def table(rows: list[int] = [64_000], repeats: int = 3) -> list[dict[str, Any]]:  # noqa: B006  (only read)
+def table(rows: Sequence[int] = (64_000,), repeats: int = 3, without: Sequence[str] = ()) -> list[dict[str, Any]]:
     """For each net: the time of each way to train many rates, with as many rows for validation as a quarter of those
     that train, over that of one run."""
-    return [row(name, num_rows, repeats) for name in list(WORKS)[:2] for num_rows in rows]
+    return [row(name, num_rows, repeats, without) for name in list(WORKS)[:2] for num_rows in rows]
 
 
-def row(name: str, num_rows: int, repeats: int) -> dict[str, Any]:
+def row(name: str, num_rows: int, repeats: int, without: Sequence[str]) -> dict[str, Any]:
     from classify.sweep.training import train_population
     from classify.train import train
 
@@ -66,7 +66,8 @@ def row(name: str, num_rows: int, repeats: int) -> dict[str, Any]:
         found[f"{MOST} as one"] = stacked(MOST) / one
         turns = [config(rate) for rate in rates[:MANY]]
         found[f"{MANY} in turn"] = seconds(lambda: [train(each) for each in turns]) / one
-        found[f"{MANY} by joblib, {os.cpu_count()} cores, a whole command"] = seconds(with_joblib) / one
+        if "joblib" not in without:
+            found[f"{MANY} by joblib, {os.cpu_count()} cores, a whole command"] = seconds(with_joblib) / one
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # scikit-learn would train longer
             found[f"{MANY} MLPClassifiers"] = seconds(fit_mlps) / one
