@@ -66,8 +66,9 @@ def train(config: dict[str, Any]) -> dict[str, float]:
 def finish(
     trainer: Any, classifier: Any, data: Any, config: dict[str, Any], record: dict[str, Any]
 ) -> dict[str, float]:
-    """Measures the best weights on the validation rows and, with `test`, on the test rows; writes what the run found."""
-    folder, metrics = Path(config["folder"]), {}
+    """Measures the best weights on the validation rows and, with `test`, on the test rows; writes what was found."""
+    folder = Path(config["folder"])
+    metrics: dict[str, float] = {}
     seen = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
     seen |= {"train/loss": getattr(trainer.checkpoint_callback, "train_loss", None)}
     for measure in [trainer.validate, trainer.test] if config["test"] else [trainer.validate]:
