@@ -21,9 +21,11 @@ import lightning  # noqa: F401  # imported here, once: each process is forked fr
 import sklearn.datasets
 import sklearn.model_selection  # noqa: F401
 import torch
-from hydra.core.plugins import Plugins
+from hydra import compose, initialize_config_dir
 
 from classify import again, callbacks, folder, quick  # noqa: F401
+from classify.check import check_values
+from classify.errors import CONF
 from classify.sweep import population, summary  # noqa: F401
 from classify.train import main as train_main
 
@@ -43,6 +45,14 @@ SWEEPS = [
     ["-m", "model.hidden=[8],[4]", "seed=0,1", "model.dropout=0,0.2"],
 ]
 COMPARED = ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "loops", "epoch", "global_step", "rng")
+
+
+def prepare() -> None:
+    """What every process would do first is done once."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", COMMON, return_hydra_config=True)
+        check_values(config, config.hydra.runtime.choices)
+    gc.freeze()  # or each process copies, at its first collection, all that was imported
 
 
 def start(words: list[str], cwd: Path, first: Callable[[], object] = bool) -> int:
@@ -157,8 +167,7 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="leave the folders where they are")
     words = parser.parse_args()
     random.seed(words.seed)
-    Plugins.instance()
-    gc.freeze()  # or each process copies, at its first collection, all that was imported
+    prepare()
     base = Path(tempfile.mkdtemp(prefix="kill-test-"))
     failed = False
     for name, kinds, number in (("runs", RUNS, words.runs), ("sweeps", SWEEPS, words.sweeps)):

@@ -82,8 +82,7 @@ CHAINS: list[tuple[list[str], Cuts]] = [  # words of a run, and where it is cut 
 
 def main() -> None:
     base = Path(tempfile.mkdtemp(dir=sys.argv[1]))
-    kill_test.Plugins.instance()
-    kill_test.gc.freeze()
+    kill_test.prepare()
     outcome = {}
     for i, (words, cuts) in enumerate(CHAINS):
         kill_test.whole([*WORDS, *words], base / f"whole{i}")

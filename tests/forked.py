@@ -13,9 +13,12 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from hydra.core.plugins import Plugins
+from hydra import compose, initialize_config_dir
 
-LIGHT = ("hydra._internal.utils", "classify.check", "classify.errors", "classify.folder")
+from classify.check import check_values
+from classify.errors import CONF
+
+LIGHT = ("hydra._internal.utils", "classify.check", "classify.folder")
 HEAVY = (*LIGHT, "lightning", "sklearn.datasets", "sklearn.model_selection", "classify.baselines", "classify.run")
 HEAVY = (*HEAVY, "classify.again", "classify.callbacks", "classify.quick", "torchmetrics.classification")
 AT_ONCE = 2
@@ -46,7 +49,9 @@ def child(words: list[str], folder: Path) -> None:
 def imports(which: str) -> None:
     for name in LIGHT if which == "light" else HEAVY:
         importlib.import_module(name)
-    Plugins.instance()  # what Hydra looks for first
+    with initialize_config_dir(str(CONF), version_base="1.3"):  # plugins, grammars, the config as it is shipped
+        config = compose("config", ["seed=1"], return_hydra_config=True)
+        check_values(config, config.hydra.runtime.choices)
 
 
 def main() -> None:

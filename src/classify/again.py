@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from classify.build import Config, resolved
-from classify.folder import read_json, shown
+from classify.folder import clear, read_json, shown
 from classify.run import Run
 from classify.trust import check_targets
 
@@ -56,6 +56,16 @@ def continued(config: Config, keys: Iterable[str], trust: bool) -> Config:
             there, here = there[part], here[part]
         there[path[-1]] = here[path[-1]]
     return own | {"resume": str(folder)}
+
+
+def cut(config: Config) -> Run | None:
+    """What there is to go on from in the config's folder, if `resume` says so; None where the run begins, or again."""
+    folder = Path(config["folder"])
+    if config["resume"] and (folder / "checkpoints" / "last.ckpt").exists():
+        return Run.open(folder, "last")
+    if config["resume"]:
+        clear(folder)
+    return None
 
 
 def goes_on(config: Config) -> bool:

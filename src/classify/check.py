@@ -131,17 +131,14 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     names: list[str] = [f"val/{name}" for name in ("loss", *(name for name, metric in cfg.metrics.items() if metric))]
     if cfg.monitor not in names:
         raise ValueError(f"monitor={cfg.monitor} is not measured{nearest(cfg.monitor, names)}: there are {names}")
-    for key in ("rerun", "init_from"):
-        if cfg[key] is not None:
-            check_earlier(key, str(cfg[key]))
+    check_earlier(cfg)
     if "loss" in cfg.metrics:
         raise ValueError("metrics.loss: this name is taken by the cross-entropy: call the metric something else")
     if not cfg.callbacks.get("checkpoints"):
         raise ValueError("callbacks.checkpoints cannot be left out: a run is read back from them")
-    if cfg.mode not in ("auto", "min", "max"):
-        raise ValueError(f"mode={cfg.mode} is not one of auto, min, max")
-    if cfg.head not in ("auto", "sigmoid", "softmax"):
-        raise ValueError(f"head={cfg.head} is not one of auto, sigmoid, softmax")
+    for key, words in (("mode", ("auto", "min", "max")), ("head", ("auto", "sigmoid", "softmax"))):
+        if cfg[key] not in words:
+            raise ValueError(f"{key}={cfg[key]} is not one of {', '.join(words)}")
     if choices["data"] in ("csv", "parquet") and not Path(str(cfg.data.path)).is_file():
         raise ValueError(f"data.path={cfg.data.path}: there is no such file")
 

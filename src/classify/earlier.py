@@ -15,13 +15,16 @@ BESIDE: dict[str, tuple[str, ...]] = {  # keys that may be said beside one whose
 }
 
 
-def check_earlier(key: str, path: str) -> None:
-    """Raises ValueError for a path that is not the earlier run that `key` needs."""
-    if not Path(path).exists():
-        raise ValueError(f"{key}={path}: there is no checkpoint and no run's folder of this name")
-    if key == "rerun" and not (Path(path) / "metrics.json").exists():
-        raise ValueError(f"rerun={path} is no finished run: it has no metrics.json to compare with")
-    checkpoint_file(path)
+def check_earlier(config: DictConfig) -> None:
+    """Raises ValueError where `rerun` or `init_from` is not an earlier run."""
+    for key in ("rerun", "init_from"):
+        if (path := config[key]) is None:
+            continue
+        if not Path(str(path)).exists():
+            raise ValueError(f"{key}={path}: there is no checkpoint and no run's folder of this name")
+        if key == "rerun" and not (Path(str(path)) / "metrics.json").exists():
+            raise ValueError(f"rerun={path} is no finished run: it has no metrics.json to compare with")
+        checkpoint_file(path)
 
 
 def stay_in(folder: Path, config: DictConfig) -> None:

@@ -34,17 +34,14 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     import torch
 
     from classify import build
-    from classify.again import take_weights
+    from classify.again import cut, take_weights
     from classify.callbacks import continue_logs
     from classify.pace import set_threads
     from classify.run import Run, record
 
     folder = Path(config["folder"])
-    last, best = (folder / "checkpoints" / name for name in ("last.ckpt", "best.ckpt"))
     lightning.seed_everything(config["seed"], verbose=False)
-    resumed = Run.open(folder, "last") if config["resume"] and last.exists() else None
-    if config["resume"] and not resumed:
-        clear(folder)
+    resumed = cut(config)
     data = build.data(config)
     assert data.schema
     if resumed and resumed.record["data_sha256"] != data.sha256:
@@ -53,25 +50,34 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     set_threads(config, classifier.net)
     if config["init_from"] and not resumed:
         log.info(take_weights(classifier.net, Run.open(config["init_from"])))
-    identity = record(data)
-    own = config | {"resume": None}  # what went on is the same run
-    trainer = build.trainer(config, saved={"config": own, "schema": data.schema.plain(), "record": identity})
+    saved = {"config": config | {"resume": None}, "schema": data.schema.plain(), "record": record(data)}
+    trainer = build.trainer(config, saved)
     if resumed and FIRST_PROCESS:
         (folder / "metrics.json").unlink(missing_ok=True)  # of fewer epochs
-        continue_logs(trainer.loggers, last)
-    metrics: dict[str, float] = {}
+        continue_logs(trainer.loggers, resumed.path)
     with said_on_interrupt(folder):
-        trainer.fit(classifier, data, ckpt_path=last if resumed else None, weights_only=True)
-        seen: dict[str, Any] = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
-        seen["train/loss"] = getattr(trainer.checkpoint_callback, "train_loss", None)
-        for measure in [trainer.validate, trainer.test] if config["test"] else [trainer.validate]:
-            measure(classifier, ckpt_path=best, weights_only=True, verbose=False, datamodule=data)
-            metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
-    if trainer.is_global_zero:
-        write_json(folder / "run.json", identity | seen)
-        write_json(folder / "metrics.json", metrics)
+        trainer.fit(classifier, data, ckpt_path=resumed.path if resumed else None, weights_only=True)
+        metrics = finish(trainer, classifier, data, config, saved["record"])
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+    return metrics
+
+
+def finish(
+    trainer: Any, classifier: Any, data: Any, config: dict[str, Any], record: dict[str, Any]
+) -> dict[str, float]:
+    """Measures the best weights on the validation rows and, with `test`, on the test rows; writes what was found."""
+    folder = Path(config["folder"])
+    metrics: dict[str, float] = {}
+    seen = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
+    seen |= {"train/loss": getattr(trainer.checkpoint_callback, "train_loss", None)}
+    for measure in [trainer.validate, trainer.test] if config["test"] else [trainer.validate]:
+        best = folder / "checkpoints" / "best.ckpt"
+        measure(classifier, ckpt_path=best, weights_only=True, verbose=False, datamodule=data)
+        metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
+    if trainer.is_global_zero:
+        write_json(folder / "run.json", record | seen)
+        write_json(folder / "metrics.json", metrics)
     return metrics
 
 
