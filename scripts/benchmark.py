@@ -26,10 +26,12 @@ def main() -> None:
     parser.add_argument("what", choices=["steps", "sweep", "tables", "scaling"], nargs="?", default="steps")
     parser.add_argument("--rows", type=int, nargs="+", help="other numbers of rows than the figures in the README")
     parser.add_argument("--repeats", type=int, help="of which the median is taken")
+    parser.add_argument("--epochs", type=int, help="of each run")
+    parser.add_argument("--nets", nargs="+", help="of SEED, MID and BIG")
     parser.add_argument("--without", nargs="+", help="ways that are left out, such as joblib in a sweep")
     parser.add_argument("--json", action="store_true", help="for machines")
     words = parser.parse_args()
-    options = {key: value for key in ("rows", "repeats", "without") if (value := getattr(words, key))}
+    options = {key: value for key in ("rows", "repeats", "epochs", "nets", "without") if (value := getattr(words, key))}
     table = importlib.import_module(f"benchmark_{words.what}").table(**options)
     print(json.dumps(table) if words.json else shown(table))
 

@@ -8,6 +8,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import product
 from statistics import median
 from typing import Any
@@ -23,6 +24,10 @@ WORKS = {  # columns, hidden widths, batch size
 }
 
 
+def named(nets: Sequence[str]) -> list[str]:
+    return [name for name in WORKS if name.split()[0] in nets]
+
+
 def words(work: str, rows: int, epochs: int, validation: float) -> list[str]:
     """Of a run with so many training rows, and a share of that for validation."""
     columns, hidden, batch_size = WORKS[work]
@@ -33,25 +38,31 @@ def words(work: str, rows: int, epochs: int, validation: float) -> list[str]:
     return [*found, "callbacks.early_stopping=null", "trainer.threads=1", "test=false"]
 
 
-def configured(words: list[str], folder: str) -> dict[str, Any]:
+@cache
+def composed(*words: str) -> Any:
     from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
 
     from classify.errors import CONF
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", [*words, f"folder={folder}/{time.monotonic_ns()}"])
+        return compose("config", list(words))
+
+
+def configured(words: list[str], folder: str, rate: float = 0.01) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    cfg = composed(*words).copy()
+    cfg.folder, cfg.optimizer.lr = f"{folder}/{time.monotonic_ns()}", rate
     return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
 
 
 class Work:
     """One work's data, and a method for each way to train on it: it gives the seconds of its training alone."""
 
-    epochs = 2
-
-    def __init__(self, name: str, folder: str, rows: int) -> None:
+    def __init__(self, name: str, folder: str, rows: int, epochs: int) -> None:
         from classify import build
 
+        self.epochs = epochs
         self.num_steps = self.epochs * -(-rows // WORKS[name][2])
         self.columns, self.hidden, self.batch_size = WORKS[name]
         self.configs = {
@@ -180,7 +191,13 @@ WAYS: dict[str, Callable[[Work], float]] = {
 }
 
 
-def table(rows: Sequence[int] = (64_000,), repeats: int = 5, without: Sequence[str] = ()) -> list[dict[str, Any]]:
+def table(
+    rows: Sequence[int] = (64_000,),
+    repeats: int = 5,
+    epochs: int = 2,
+    nets: Sequence[str] = ("SEED", "MID", "BIG"),
+    without: Sequence[str] = (),
+) -> list[dict[str, Any]]:
     """For each work and number of threads: each way's time over the bare loop's, the median of alternating runs."""
     from threadpoolctl import threadpool_limits
 
@@ -188,9 +205,9 @@ def table(rows: Sequence[int] = (64_000,), repeats: int = 5, without: Sequence[s
     warnings.simplefilter("ignore")  # skorch's, scikit-learn's and Lightning's advice
     ways = {way: run for way, run in WAYS.items() if way not in without}
     found = []
-    for name, num_rows in product(WORKS, rows):
+    for name, num_rows in product(named(nets), rows):
         with tempfile.TemporaryDirectory() as folder:
-            work = Work(name, folder, num_rows)
+            work = Work(name, folder, num_rows, epochs)
             for threads in (1, 2):
                 torch.set_num_threads(threads)
                 with threadpool_limits(threads):

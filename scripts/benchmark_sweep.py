@@ -14,9 +14,9 @@ from statistics import median
 from typing import Any
 
 import torch
-from benchmark_steps import WORKS, Work, configured, words
+from benchmark_steps import Work, configured, named, words
 
-EPOCHS, MANY, MOST = 8, 16, 64
+MANY, MOST = 16, 64
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -25,23 +25,29 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def table(rows: Sequence[int] = (64_000,), repeats: int = 3, without: Sequence[str] = ()) -> list[dict[str, Any]]:
+def table(
+    rows: Sequence[int] = (64_000,),
+    repeats: int = 3,
+    epochs: int = 8,
+    nets: Sequence[str] = ("SEED", "MID"),
+    without: Sequence[str] = (),
+) -> list[dict[str, Any]]:
     """For each net: the time of each way to train many rates, with as many rows for validation as a quarter of those
     that train, over that of one run."""
-    return [row(name, num_rows, repeats, without) for name in list(WORKS)[:2] for num_rows in rows]
+    return [row(name, num_rows, repeats, epochs, without) for name in named(nets) for num_rows in rows]
 
 
-def row(name: str, num_rows: int, repeats: int, without: Sequence[str]) -> dict[str, Any]:
+def row(name: str, num_rows: int, repeats: int, epochs: int, without: Sequence[str]) -> dict[str, Any]:
     from classify.sweep.training import train_population
     from classify.train import train
 
     torch.set_num_threads(1)
     rates = [0.001 * 1.05**i for i in range(MOST)]
     with tempfile.TemporaryDirectory() as folder:
-        common = words(name, num_rows, EPOCHS, 0.25)
+        common = words(name, num_rows, epochs, 0.25)
 
         def config(rate: float) -> dict[str, Any]:
-            return configured([*common, f"optimizer.lr={rate}"], folder)
+            return configured(common, folder, rate)
 
         def with_joblib() -> None:
             jobs = [f"optimizer.lr={','.join(map(str, rates[:MANY]))}", f"folder={folder}/joblib"]
@@ -49,8 +55,7 @@ def row(name: str, num_rows: int, repeats: int, without: Sequence[str]) -> dict[
             subprocess.run(command, capture_output=True, check=True)
 
         def fit_mlps() -> None:
-            work = Work(name, folder, num_rows)
-            work.epochs = EPOCHS
+            work = Work(name, folder, num_rows, epochs)
             for _ in range(MANY):
                 work.sklearn()
 

@@ -1,6 +1,6 @@
 """Stands in for `python` in a shell: each call is a process forked from one that has done the imports.
 
-python server.py SOCKET starts it; `client(SOCKET)` is the text of the program that takes python's place.
+python server.py SOCKET PROGRAM starts it; `client(SOCKET)` is the text of the program that takes python's place.
 """
 
 import contextlib
@@ -49,6 +49,7 @@ def child(words: list[str], folder: str, environment: dict[str, str], files: lis
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    sys.executable = sys.argv[2]
     try:
         run(words)
     except SystemExit as stop:
@@ -59,8 +60,9 @@ def child(words: list[str], folder: str, environment: dict[str, str], files: lis
     if isinstance(code, str):
         print(code, file=sys.stderr)
         code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(ValueError):  # closed, as what writes to a pipe may do
+            stream.flush()
     os._exit(int(code or 0))
 
 
@@ -87,11 +89,15 @@ def main() -> None:
     server = socket.socket(socket.AF_UNIX)
     server.bind(sys.argv[1])
     server.listen()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that answer
     print("ready", flush=True)
-    with contextlib.suppress(KeyboardInterrupt):
-        while True:
-            answer(server.accept()[0])
+    while True:
+        connection = server.accept()[0]
+        if os.fork() == 0:  # so that what is called may call
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            answer(connection)
+            os._exit(0)
+        connection.close()
 
 
 if __name__ == "__main__":

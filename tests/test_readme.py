@@ -27,7 +27,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (programs / "activate").write_text(f"PATH={programs}:$PATH\n")
     (copy / ".venv" / "installed").touch()
     environment = os.environ | {"PYTHONPATH": f"{copy / 'src'}:{copy / 'tests'}", "OMP_NUM_THREADS": "1"}
-    script = [sys.executable, copy / "tests" / "server.py", copy / "socket"]
+    script = [sys.executable, copy / "tests" / "server.py", copy / "socket", programs / "python"]
     with subprocess.Popen(script, env=environment, cwd=copy, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout
         assert server.stdout.readline() == "ready\n"
@@ -74,8 +74,8 @@ SHORT = {  # commands that the text names: what makes each short
     "python -m classify.predict RUN TABLE [-o OUT]": "",
     "python -m classify.export RUN": "--format torch",
     "python scripts/baseline.py": "",
-    "python scripts/benchmark.py steps": "--rows 64 --repeats 1",
-    "python scripts/benchmark.py sweep": "--rows 64 --repeats 1 --without joblib",
+    "python scripts/benchmark.py steps": "--rows 64 --repeats 1 --nets SEED",
+    "python scripts/benchmark.py sweep": "--rows 64 --repeats 1 --nets SEED --epochs 1 --without joblib",
     "python scripts/benchmark.py tables": "--rows 1000 --repeats 1",
     "python scripts/benchmark.py scaling": "--rows 1000 --repeats 1",
     'python -m classify.train -m hydra/sweeper=optuna optimizer.lr="tag(log,interval(0.001,1))" sweep.trials=32': (
