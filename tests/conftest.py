@@ -1,9 +1,11 @@
 """Shared by all tests: configs composed in this process, and real commands run as processes of their own."""
 
 import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # here and in every process that a test starts, as they share the cores
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from server import client
 
 import hydra_plugins.vectorized  # noqa: F401  (before the fixtures that restore what Hydra knows)
 from classify.errors import CONF
@@ -28,17 +31,29 @@ def configure(folder: Path | str, *overrides: str) -> dict[str, Any]:
     return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
 
 
-def run_command(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Runs `python -m words` as its own process, on one thread."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", *words], cwd=cwd, env=environment, capture_output=True, text=True, check=False
-    )
+def run_command(*words: str, cwd: Path, python: Path | str = sys.executable) -> subprocess.CompletedProcess[str]:
+    """Runs `python -m words` as its own process."""
+    return subprocess.run([python, "-m", *words], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="session")
+def forking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A program that does what `python` does, in processes forked from one that has done the imports."""
+    program = tmp_path_factory.mktemp("forking") / "python"
+    socket = program.with_name("socket")
+    program.write_text(client(str(socket)))
+    program.chmod(0o755)
+    script = [sys.executable, ROOT / "tests" / "server.py", socket, program]
+    with subprocess.Popen(script, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        assert server.stdout.readline() == "ready\n"
+        yield program
+        server.terminate()
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> Command:
-    return lambda *words: run_command(*words, cwd=tmp_path)
+def command(tmp_path: Path, forking: Path) -> Command:
+    return lambda *words: run_command(*words, cwd=tmp_path, python=forking)
 
 
 @pytest.fixture

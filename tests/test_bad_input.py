@@ -194,14 +194,14 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
-def check(cases: dict[str, str], imports: str, folder: Path) -> None:
+def check(cases: dict[str, str], imports: str, folder: Path, python: Path | str = sys.executable) -> None:
     """Runs every case as a process, two at a time."""
     words = [[f"classify.{verb}", *rest] for verb, *rest in (case.split(" ") for case in cases)]
     for i, (module, *rest) in enumerate(words):
         if module == "classify.train" and not re.search("folder=|resume=", " ".join(rest)):
             words[i].append(f"folder=new{i}")
     before = contents(folder)
-    script = [sys.executable, str(ROOT / "tests" / "forked.py"), imports]
+    script = [python, str(ROOT / "tests" / "forked.py"), imports]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(script, cwd=folder, env=environment, input=json.dumps(words), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -222,11 +222,11 @@ def test_what_is_answered_at_once(folder: Path) -> None:
     check(EARLY, "light", folder)
 
 
-def test_what_data_net_and_checkpoint_show(folder: Path) -> None:
+def test_what_data_net_and_checkpoint_show(folder: Path, forking: Path) -> None:
     csv = "train data=csv data.path=tables/{}.csv data.target=y"
     cases = {csv.format(name): text for name, (_, text) in TABLES.items()}
     cases |= {f"{csv.format(name)} {more}": text for name, (_, more, text) in TABLE_WORDS.items()}
-    check(LATE | cases, "heavy", folder)
+    check(LATE | cases, "heavy", folder, forking)
 
 
 def test_a_command_as_typed(folder: Path) -> None:

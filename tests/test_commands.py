@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from conftest import Command, configure, run_command
+from conftest import configure, run_command
 
 from classify import evaluate, load
 from classify.run import Run
@@ -105,8 +105,10 @@ def test_two_equal_runs_give_equal_weights_in_two_processes(tmp_path: Path, fini
     assert same(weights(tmp_path, "best"), weights(finished, "best"))
 
 
-def test_ddp_trains_on_every_row_and_writes_one_folder(tmp_path: Path, command: Command) -> None:
-    done = command("classify.train", "trainer=ddp", "trainer.accelerator=cpu", "debug=fast", "folder=ddp")
+def test_ddp_trains_on_every_row_and_writes_one_folder(tmp_path: Path) -> None:
+    done = run_command(
+        "classify.train", "trainer=ddp", "trainer.accelerator=cpu", "debug=fast", "folder=ddp", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "ddp" / "metrics.json").exists()
     assert os.listdir(tmp_path) == ["ddp"]

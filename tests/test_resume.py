@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,10 @@ from classify.train import train
 
 
 @pytest.fixture(scope="module")
-def cuts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
+def cuts(tmp_path_factory: pytest.TempPathFactory, forking: Path) -> dict[str, tuple[int, str]]:
     """Of each cut the exit code and what was said; all runs have ended as if there had been none."""
     folder = tmp_path_factory.mktemp("cuts")
-    command = [sys.executable, str(ROOT / "tests" / "cuts.py"), str(folder)]
+    command = [forking, str(ROOT / "tests" / "cuts.py"), str(folder)]
     done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout.splitlines()[-1])
