@@ -3,15 +3,19 @@
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # here and in every process that a test starts, as they share the cores
+import operator
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from filelock import FileLock
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from server import client
 
@@ -23,10 +27,21 @@ ROOT = CONF.parent
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@cache
+def composed(*choices: str) -> Any:
+    """The config with these choices of groups; to compose takes 0.1 s."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", list(choices))
+
+
 def configure(folder: Path | str, *overrides: str) -> dict[str, Any]:
     """A resolved config, as `train` takes it."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", [f"folder={folder}", *overrides])
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    chosen = [(CONF / override.key_or_group).is_dir() for override in parsed]
+    cfg = composed(*compress(overrides, chosen)).copy()
+    for override in compress(parsed, map(operator.not_, chosen)):
+        OmegaConf.update(cfg, override.key_or_group, override.value(), force_add=override.is_add())
+    cfg.folder = str(folder)
     cfg.mode = "min" if cfg.mode == "auto" else cfg.mode
     return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
 
@@ -77,14 +92,14 @@ def inside(
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str, forking: Path) -> Path:
     """The folder of a default run, trained by the real command, once for all of pytest-xdist's workers."""
     base = tmp_path_factory.getbasetemp()
     cwd = (base if worker_id == "master" else base.parent) / "finished"
     with FileLock(f"{cwd}.lock"):
         if not cwd.exists():
             cwd.mkdir()
-            done = run_command("classify.train", cwd=cwd)
+            done = run_command("classify.train", cwd=cwd, python=forking)
             assert done.returncode == 0, done.stderr
             assert done.stderr == ""  # no warnings, no tips, no progress bar off a terminal
             assert done.stdout.splitlines()[-1].startswith("outputs/")

@@ -15,12 +15,15 @@ import traceback
 from typing import Any
 
 CLIENT = """#!{python} -SE
-import json, os, socket, sys
+import json, os, signal, socket, sys
 server = socket.socket(socket.AF_UNIX)
 server.connect({path!r})
 call = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
 socket.send_fds(server, [len(call).to_bytes(4, "big")], [0, 1, 2])
 server.sendall(call)
+process = int(server.recv(10, socket.MSG_WAITALL))
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, frame: os.kill(process, number))
 sys.exit(int(server.recv(4)))
 """
 
@@ -74,6 +77,7 @@ def answer(connection: socket.socket) -> None:
         call += connection.recv(2**16)
     if (process := os.fork()) == 0:
         child(*json.loads(call), files)
+    connection.sendall(f"{process:10}".encode())
     for file in files:
         os.close(file)
     code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])

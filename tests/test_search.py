@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import shutil
 import signal
 import subprocess
@@ -175,14 +174,13 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 
 
 def test_ctrl_c_keeps_what_has_finished_and_the_same_command_goes_on(
-    tmp_path: Path, inside: Callable[..., Any]
+    tmp_path: Path, inside: Callable[..., Any], forking: Path
 ) -> None:
     words = ["-m", "optimizer.lr=0.3,1e-6", "sweep.max_stack=1", "data=iris", "trainer.max_epochs=150", "folder=sweep"]
     words += ["callbacks.early_stopping.patience=3"]  # stops the first job early; the second improves to the end
     process = subprocess.Popen(
-        [sys.executable, "-m", "classify.train", *words],
+        [forking, "-m", "classify.train", *words],
         cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,7 +135,11 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
 
 def record(table: TabularData) -> dict[str, Any]:
     """What identifies a run: commit (None outside of git), versions, the hash of the data."""
+    return {**code(), "threads": torch.get_num_threads(), "data_sha256": table.sha256}
 
+
+@cache  # it is what this process has imported
+def code() -> dict[str, Any]:
     def git(*words: str) -> str | None:
         if shutil.which("git") is None:
             return None
@@ -147,8 +152,6 @@ def record(table: TabularData) -> dict[str, Any]:
         "git_clean": None if changes is None else not changes,
         "python": sys.version.split()[0],
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "threads": torch.get_num_threads(),
-        "data_sha256": table.sha256,
     }
 
 
