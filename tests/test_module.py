@@ -110,6 +110,7 @@ def test_many_mini_batches_in_one_step_of_the_trainer_change_nothing(words: str,
         (["data.batch_size=20000"], 1),
         (["trainer.gradient_clip_val=1.0"], 1),
         (["debug=fast"], 1),
+        (["debug=overfit"], 1),
         (["+trainer.max_steps=10"], 1),
         (["callbacks.gradient_norms.every_n_steps=5"], 1),
         (["callbacks.early_stopping=null"], 64),
@@ -152,6 +153,26 @@ def test_early_stopping_and_best_checkpoint_follow_the_monitor(tmp_path: Path) -
     log = [float(row["val/loss"]) for row in rows_of_log(tmp_path) if row["val/loss"]]
     assert metrics["val/loss"] == pytest.approx(min(log))
     assert len(log) == log.index(min(log)) + 1 + 3
+
+
+def test_what_needs_each_batch_is_not_given_many() -> None:
+    for words in ("trainer.gradient_clip_val=1.0", "trainer.limit_train_batches=3"):
+        with pytest.raises(ValueError, match="leave it out"):
+            pace.batches_per_step(configure("unused", "data.batches_per_step=4", words))
+
+
+def test_the_step_of_the_classifier_is_the_one_that_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fork changes Classifier.training_step, and expects to see it."""
+    rows: list[int] = []
+
+    def counting(self: Classifier, batch: Any, batch_idx: int) -> torch.Tensor:
+        rows.append(len(batch[1]))
+        return own(self, batch, batch_idx)
+
+    own = Classifier.training_step
+    monkeypatch.setattr(Classifier, "training_step", counting)
+    train(configure(tmp_path, "trainer.max_epochs=1"))
+    assert rows == [32] * 10 + [21]
 
 
 def test_overfit_drives_the_training_loss_to_nothing(tmp_path: Path) -> None:

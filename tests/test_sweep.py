@@ -13,6 +13,7 @@ from conftest import Command, configure
 from hydra import version
 from hydra.test_utils.launcher_common_tests import BatchedSweeperTestSuite, IntegrationTestSuite, LauncherTestSuite
 
+from classify import nets
 from classify.again import continued
 from classify.nets import mlp
 from classify.run import Run
@@ -36,6 +37,7 @@ KINDS: dict[str, tuple[list[list[str]], list[str]]] = {
     "one cycle": (RATES, ["scheduler=one_cycle"]),
     "plateau": (RATES, ["scheduler=reduce_on_plateau", "scheduler.make.patience=1"]),
     "early stopping": (RATES, ["callbacks.early_stopping.patience=2", "trainer.max_epochs=60"]),
+    "another monitor": (RATES, ["callbacks.early_stopping.monitor=train/loss", "callbacks.early_stopping.patience=2"]),
     "a maximum": (RATES, ["monitor=val/accuracy", "mode=max", "callbacks.early_stopping.patience=3"]),
 }
 
@@ -87,6 +89,30 @@ def test_folds_of_different_sizes_and_a_member_that_cannot_be_built(tmp_path: Pa
         assert members[i].metrics == pytest.approx(metrics, abs=1e-6)
 
 
+def test_a_member_that_stopped_early_has_stopped_and_one_that_diverged_keeps_its_best(tmp_path: Path) -> None:
+    words = ["data=iris", "callbacks.early_stopping.patience=2", "test=false", "trainer.precision=64-true"]
+    rates = ["optimizer.lr=1e-30", "optimizer.lr=0.05", "optimizer.lr=1e200"]
+    members = train_population([configure(tmp_path / f"{i}", *words, rate) for i, rate in enumerate(rates)])
+    assert members[0].epochs == 3
+    more = configure(tmp_path / "0", *words, rates[0], "trainer.max_epochs=120")
+    assert train(continued(more, ["trainer.max_epochs"], False)) == pytest.approx(members[0].metrics)
+    assert Run.open(tmp_path / "0", "last").num_epochs == 3
+    assert "lower optimizer.lr" in str(members[2].error)
+    assert (tmp_path / "2" / "log" / "metrics.csv").exists()
+    assert not (tmp_path / "2" / "metrics.json").exists()
+
+
+def test_a_net_with_buffers_is_told_to_train_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def normed(in_features: int, out_features: int) -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.BatchNorm1d(in_features), torch.nn.Linear(in_features, out_features))
+
+    normed.__module__ = nets.__name__
+    monkeypatch.setattr(nets, "normed", normed, raising=False)
+    configs = [configure(tmp_path / f"{i}", "data=iris") for i in range(2)]
+    members = train_population([config | {"model": {"_target_": f"{nets.__name__}.normed"}} for config in configs])
+    assert ["hydra/launcher=basic" in str(member.error) for member in members] == [True, True]
+
+
 def test_soft_labels_in_batches_as_long_as_the_stack(tmp_path: Path) -> None:
     share = np.random.default_rng(0).random(40)
     pl.DataFrame({"x": share, "no": 1 - share, "yes": share}).write_parquet(tmp_path / "table.parquet")
@@ -131,8 +157,6 @@ def test_in_float32_the_metrics_agree(tmp_path: Path) -> None:
 
 
 def test_a_net_of_other_layers_goes_through_vmap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from classify import nets
-
     def normed(in_features: int, out_features: int) -> torch.nn.Module:
         layers = (
             torch.nn.Linear(in_features, 8),
@@ -163,7 +187,14 @@ def test_what_cannot_be_stacked_trains_alone(tmp_path: Path) -> None:
     assert key("optimizer.lr=0.1", "seed=3") == key("optimizer.lr=0.2", "data.fold=1", "loss.label_smoothing=0.1")
     assert key() != key("model.hidden=[8]")
     assert key() != key("data=iris")
-    for words in ("model.dropout=0.1", "trainer.gradient_clip_val=1.0", "trainer=ddp", "logger=tensorboard"):
+    for words in (
+        "trainer.limit_val_batches=1",
+        "data.batch_size=9000",
+        "model.dropout=0.1",
+        "trainer.gradient_clip_val=1.0",
+        "trainer=ddp",
+        "logger=tensorboard",
+    ):
         assert key(words) is None
     if not torch.cuda.is_available():
         assert key("model.hidden=[512,512]", "data.batch_size=1024") is None

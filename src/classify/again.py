@@ -38,7 +38,7 @@ def continued(config: Config, keys: Iterable[str], trust: bool) -> Config:
     last = folder / "checkpoints" / "last.ckpt"
     if last.exists():
         run = Run.open(last, trust=trust)
-        own = recorded(run.trusted(*run.config), folder)
+        own = recorded(run.trusted(*run.config), folder, trust)
     else:
         started = OmegaConf.load(folder / ".hydra" / "config.yaml")
         started.folder = str(folder)
@@ -54,6 +54,8 @@ def continued(config: Config, keys: Iterable[str], trust: bool) -> Config:
         there, here = own, config
         for part in path[:-1]:
             there, here = there[part], here[part]
+            if there is None or here is None:
+                raise ValueError(f"{key}: {shown(folder)} was trained without it")
         there[path[-1]] = here[path[-1]]
     return own | {"resume": str(folder)}
 
@@ -77,8 +79,8 @@ def goes_on(config: Config) -> bool:
         return False
 
 
-def recorded(config: Config, folder: Path | str) -> Config:
-    """The config of a run, for the same run in this folder."""
+def recorded(config: Config, folder: Path | str, trust: bool) -> Config:
+    """The config of a run, for the same run in this folder; ValueError where, without trust, it would write elsewhere."""
     old = config["folder"]
 
     def moved(node: Any) -> Any:
@@ -89,7 +91,22 @@ def recorded(config: Config, folder: Path | str) -> Config:
         inside = isinstance(node, str) and (node == old or node.startswith(f"{old}/"))
         return f"{folder}{node[len(old) :]}" if inside else node
 
-    return moved(config)
+    made = moved(config)
+    for text in texts([made["callbacks"], made["logger"], made["trainer"]["profiler"]]):
+        path = Path(text)
+        if not trust and (
+            ".." in path.parts or (path.is_absolute() and not path.is_relative_to(Path(folder).absolute()))
+        ):
+            raise ValueError(f"{shown(old)} would write to {text[:80]}, outside of its folder")
+    return made
+
+
+def texts(node: Any) -> list[str]:
+    """Every text within lists and groups of keys."""
+    if isinstance(node, dict | list):
+        parts = node.values() if isinstance(node, dict) else node
+        return [text for part in parts for text in texts(part)]
+    return [node] if isinstance(node, str) else []
 
 
 def compared(old: Path, new: Path) -> str:

@@ -67,9 +67,9 @@ class Checkpoints(Checkpoint):
         before = [stopping.patience for stopping in trainer.early_stopping_callbacks]
         for stopping, patience in zip(trainer.early_stopping_callbacks, self.patience, strict=True):
             stopping.patience = patience  # the config's, which may have been raised
+        trainer.should_stop = self.restored.get("stopped", False) and before == self.patience
         if "rng" not in self.restored:  # a new run, or one that was trained in a stack
             return
-        trainer.should_stop = self.restored["stopped"] and before == self.patience
         trainer.fit_loop._load_combined_loader_states()  # a schedule had the loader made before there were any
         torch.set_rng_state(self.restored["rng"])
         if "cuda_rng" in self.restored and pl_module.device.type == "cuda":

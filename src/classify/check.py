@@ -38,10 +38,15 @@ RANGES = {  # key: (least, most); every number of a list must lie in it
     "loss.label_smoothing": (0, 1),
     "trainer.max_epochs": (1, math.inf),
     "trainer.threads": (1, math.inf),
-    "callbacks.early_stopping.patience": (1, math.inf),
+    "trainer.limit_train_batches": (1e-9, math.inf),
+    "trainer.limit_val_batches": (1e-9, math.inf),
     "sweep.max_stack": (1, math.inf),
+    "callbacks.early_stopping.patience": (1, math.inf),
     "sweep.trials": (1, math.inf),
 }
+
+
+WHOLE = ("data.batches_per_step", "trainer.threads", "data.seed", "data.num_folds", "sweep.max_stack")  # or null
 
 
 class Guard(Callback):
@@ -119,6 +124,8 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
             raise ValueError(f"{key} has no value: add {key}=...")
         if key in types and not same_type(value, types[key]):
             raise ValueError(f"{key}={value} is not {describe(types[key])}, as in {key}={types[key]}")
+        if key in WHOLE and isinstance(value, float):
+            raise ValueError(f"{key}={value} is not a whole number")
         if key not in RANGES:
             continue
         low, high = RANGES[key]
@@ -131,6 +138,9 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     names: list[str] = [f"val/{name}" for name in ("loss", *(name for name, metric in cfg.metrics.items() if metric))]
     if cfg.monitor not in names:
         raise ValueError(f"monitor={cfg.monitor} is not measured{nearest(cfg.monitor, names)}: there are {names}")
+    for name, node in cfg.callbacks.items():
+        if node and node.get("monitor") not in (None, "train/loss", *names):
+            raise ValueError(f"callbacks.{name}.monitor={node.monitor} is not measured: there are {names}")
     check_earlier(cfg)
     if "loss" in cfg.metrics:
         raise ValueError("metrics.loss: this name is taken by the cross-entropy: call the metric something else")

@@ -56,7 +56,8 @@ def lock(folder: Path) -> None:
 def release(folder: Path) -> None:
     """Takes back what was claimed, when nothing has been trained."""
     if not (folder / "checkpoints").exists() and not any(folder.glob("[0-9]*")):
-        shutil.rmtree(folder / ".hydra", ignore_errors=True)
+        for name in (".hydra", "log", "tensorboard"):
+            shutil.rmtree(folder / name, ignore_errors=True)
         for name in ("train.log", "multirun.yaml", "sweep.json", "optuna.db", LOCK):
             (folder / name).unlink(missing_ok=True)
         if (file := held.pop(folder.resolve(), None)) is not None:

@@ -105,10 +105,7 @@ class Classifier(lightning.LightningModule):
         if self.train_rows:  # one row of the log for both
             mean = torch.as_tensor(self.train_loss / self.train_rows)
             if not mean.isfinite():
-                raise ValueError(
-                    f"the training loss is {mean.item()} in epoch {self.current_epoch}, by step {self.global_step}: "
-                    "lower optimizer.lr or set trainer.gradient_clip_val; the last checkpoint is from before it"
-                )
+                raise ValueError(diverged(mean.item(), self.current_epoch, self.global_step))
             values["train/loss"] = mean
             self.train_loss, self.train_rows = 0.0, 0
         values |= self.measures.compute("val")
@@ -154,3 +151,11 @@ class Classifier(lightning.LightningModule):
     @property
     def scheduler(self) -> Any:
         return self.trainer.lr_scheduler_configs[0].scheduler
+
+
+def diverged(loss: float, epoch: int, step: int) -> str:
+    """What is said of a training loss that is not finite."""
+    return (
+        f"the training loss is {loss} in epoch {epoch}, by step {step}: lower optimizer.lr or set "
+        "trainer.gradient_clip_val; the last checkpoint is from before it"
+    )

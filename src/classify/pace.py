@@ -30,14 +30,20 @@ def set_threads(config: dict[str, Any], net: nn.Module, num_nets: int = 1) -> No
 def batches_per_step(config: dict[str, Any]) -> int:
     """How many mini-batches the Trainer is handed as one: several where nothing listens in between."""
     wanted, batch_size = config["data"]["batches_per_step"], config["data"]["batch_size"]
-    if wanted is not None:
-        return wanted
-    return 1 if watched(config) else max(1, min(MOST_BATCHES, STEP_ROWS // batch_size))
+    if not watched(config):
+        return wanted or max(1, min(MOST_BATCHES, STEP_ROWS // batch_size))
+    if wanted is not None and wanted > 1:
+        raise ValueError(
+            f"data.batches_per_step={wanted} hands the Trainer many batches as one, but a callback or a key of "
+            "trainer, such as gradient_clip_val, needs each: leave it out"
+        )
+    return 1
 
 
 def watched(config: dict[str, Any]) -> bool:
     """Whether something has to see each mini-batch: a callback, a count of batches, another process, a profiler."""
     listeners = {node["_target_"] for node in config["callbacks"].values() if node and node.get("every_n_steps") != 0}
     return bool(listeners - PER_EPOCH) or any(
-        key not in PER_RUN and (key, value) not in UNWATCHED.items() for key, value in config["trainer"].items()
+        key not in PER_RUN and repr(value) != repr(UNWATCHED.get(key, ...))  # 1 batch is not 1.0, which is all
+        for key, value in config["trainer"].items()
     )

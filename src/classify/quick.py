@@ -1,6 +1,6 @@
 """Quick: many mini-batches in one step of the Trainer, whose own hooks cost more than a small net's step.
 
-Used where nothing listens in between, see build.batches_per_step; the weights are the same to the last bit.
+Used where nothing listens in between, see pace.batches_per_step; the weights are the same to the last bit.
 """
 
 import math
@@ -56,14 +56,23 @@ class Quick(lightning.LightningModule):
 
 
 class QuickClassifier(Quick, Classifier):  # type: ignore[misc]  # training_step gives no loss: backward is done
+    encoded = False  # whether `forward` is given rows that have been through the net's first layer
+
+    def training_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> None:  # type: ignore[override]
+        super().training_step(batch, batch_idx)
+        self.encoded = False
+
     def prepared(self, rows: Any) -> Any:
         net: Any = self.net
-        return net.encode(rows) if encodes_ahead(net.encode) else rows
+        self.encoded = encodes_ahead(net.encode)
+        return net.encode(rows) if self.encoded else rows
+
+    def forward(self, rows: Any) -> Tensor:
+        net: Any = self.net
+        return net.head(net.body(rows)) if self.encoded else net(rows)
 
     def mini_batch_loss(self, rows: Any, labels: Tensor) -> Tensor:
-        net: Any = self.net
-        scores = net.head(net.body(rows)) if encodes_ahead(net.encode) else net(rows)
-        return self.counted(self.loss(scores, labels), len(labels))
+        return Classifier.training_step(self, (rows, labels), 0)
 
     def mini_batch_ended(self) -> None:
         if self.schedule and self.schedule.interval == "step":

@@ -24,6 +24,7 @@ from classify.values import polars_type
 if TYPE_CHECKING:
     from classify.data import TabularData
 
+SECTIONS = {"data", "model", "head", "metrics", "trainer", "callbacks", "monitor", "mode", "folder"}  # of every config
 PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "scikit-learn", "polars", "numpy")
 
 
@@ -48,6 +49,9 @@ class Run:
         file = checkpoint_file(path, checkpoint)
         content = read_checkpoint(file)
         try:
+            sound = {key: type(content["record"][key]) for key in ("threads", "device", "data_sha256")}
+            if sound != {"threads": int, "device": str, "data_sha256": str} or not content["config"].keys() >= SECTIONS:
+                raise KeyError("config or record")
             return cls(
                 path=file,
                 config=content["config"],
@@ -61,10 +65,10 @@ class Run:
             raise ValueError(f"{file} is not a checkpoint of this project ({type(error).__name__}: {error})") from None
 
     def classifier(self) -> TrainedClassifier:
-        net = build.net(self.config, self.schema)
         try:
+            net = build.net(self.config, self.schema)
             net.load_state_dict(self.weights)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError, KeyError) as error:
             raise ValueError(f"{self.path}: its weights do not fit its config: {str(error).splitlines()[-1]}") from None
         return TrainedClassifier(net, self.schema)
 
@@ -133,9 +137,9 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     raise ValueError(f"{file} is not a checkpoint of this project: it holds no config, schema and record")
 
 
-def record(table: TabularData) -> dict[str, Any]:
-    """What identifies a run: commit (None outside of git), versions, the hash of the data."""
-    return {**code(), "threads": torch.get_num_threads(), "data_sha256": table.sha256}
+def record(table: TabularData, device: str) -> dict[str, Any]:
+    """What identifies a run: commit (None outside of git), versions, the device, the hash of the data."""
+    return {**code(), "threads": torch.get_num_threads(), "device": device, "data_sha256": table.sha256}
 
 
 @cache  # it is what this process has imported

@@ -44,6 +44,8 @@ class Split:
         """Row numbers of train, val and test, each in the table's order; labels are numbers of classes, (rows,)."""
         if (len(self.columns) > 1 and self.column) or (self.time and (self.group or self.num_folds)):
             raise ValueError(f"data.split: {' and '.join(self.columns)} and folds cannot be combined")
+        if self.fold and not self.num_folds:
+            raise ValueError(f"data.fold={self.fold} needs data.num_folds")
         if self.num_folds and (self.column or not 0 <= self.fold < self.num_folds or self.num_folds < 2):
             raise ValueError(
                 f"data.num_folds={self.num_folds} needs data.fold from 0 to {self.num_folds - 1}, no column"

@@ -50,17 +50,20 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     set_threads(config, classifier.net)
     if config["init_from"] and not resumed:
         log.info(take_weights(classifier.net, Run.open(config["init_from"])))
-    saved = {"config": config | {"resume": None}, "schema": data.schema.plain(), "record": record(data)}
+    identity: dict[str, Any] = {}
+    saved = {"config": config | {"resume": None}, "schema": data.schema.plain(), "record": identity}
     trainer = build.trainer(config, saved)
+    identity |= record(data, trainer.strategy.root_device.type)
     if resumed and FIRST_PROCESS:
         (folder / "metrics.json").unlink(missing_ok=True)  # of fewer epochs
         continue_logs(trainer.loggers, resumed.path)
-    with said_on_interrupt(folder):
-        trainer.fit(classifier, data, ckpt_path=resumed.path if resumed else None, weights_only=True)
-        metrics = finish(trainer, classifier, data, config, saved["record"])
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-    return metrics
+    try:
+        with said_on_interrupt(folder):
+            trainer.fit(classifier, data, ckpt_path=resumed.path if resumed else None, weights_only=True)
+            return finish(trainer, classifier, data, config, identity)
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 def finish(
@@ -118,7 +121,7 @@ def run_job(cfg: DictConfig) -> float:
     config = resolved(cfg, settings.runtime.output_dir, test=cfg.test and not in_sweep())
     if cfg.rerun:
         run = Run.open(cfg.rerun, trust=cfg.trust)
-        own = recorded(run.trusted(*run.config), config["folder"])
+        own = recorded(run.trusted(*run.config), config["folder"], cfg.trust)
         config = own | {"test": own["test"] and cfg.test}
     elif cfg.resume:
         config = continued(config, said(settings.overrides.task) - {"resume", "trust"}, cfg.trust)
@@ -137,9 +140,11 @@ def run_job(cfg: DictConfig) -> float:
     with read_write(settings):  # type: ignore[arg-type]
         settings.run.dir = config["folder"]
     environment = dict(os.environ)
-    metrics = train(config)
-    os.environ.clear()  # trainer=ddp leaves its ranks there, and the next job of a sweep would take itself for one
-    os.environ.update(environment)
+    try:
+        metrics = train(config)
+    finally:
+        os.environ.clear()  # trainer=ddp leaves its ranks there, and the next job of a sweep would take itself for one
+        os.environ.update(environment)
     if FIRST_PROCESS:
         log.info("%s\n%s", describe(metrics), shown(config["folder"]))
         if cfg.rerun:

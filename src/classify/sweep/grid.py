@@ -58,4 +58,5 @@ class Grid(BasicSweeper):
             rates = ((i, w.split("=")[1]) for i, words in jobs.items() for w in words if w.startswith("optimizer.lr="))
             report(folder, {number: float(rate) for number, rate in rates})
         else:
-            summarise(folder, {number: list(filter_overrides(words)) for number, words in jobs.items()})
+            overrides = {number: list(filter_overrides(words)) for number, words in jobs.items()}
+            summarise(folder, overrides, self.config.trust)

@@ -5,7 +5,6 @@ Imported whenever Hydra starts, so nothing heavy is imported up here.
 
 from __future__ import annotations
 
-import json
 import logging
 import traceback
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from classify.check import check_values
 from classify.errors import explain
-from classify.folder import clear, release
+from classify.folder import clear, read_json, release, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +93,7 @@ class Launcher(BasicLauncher):
 
     @staticmethod
     def _finished(cfg: DictConfig, folder: Path) -> JobReturn:
-        value = json.loads((folder / "metrics.json").read_text())[cfg.monitor]
+        value = read_json(folder / "metrics.json")[cfg.monitor]
         return JobReturn(
             overrides=list(cfg.hydra.overrides.task), cfg=cfg, status=JobStatus.COMPLETED, _return_value=value
         )
@@ -103,7 +102,7 @@ class Launcher(BasicLauncher):
 def note_error(folder: Path, error: Exception) -> None:
     """Writes the error in one line, and its traceback, into a job's folder."""
     text = [" ".join(explain(error).split()), "\n\n", *traceback.format_exception(error)]
-    (folder / "error.txt").write_text("".join(text))
+    write_whole(folder / "error.txt", "".join(text).encode())
 
 
 def described(plan: list[list[int]], num_finished: int) -> str:

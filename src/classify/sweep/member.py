@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import CSVLogger
 from classify.callbacks import Checkpoints
 from classify.data import TabularData
 from classify.folder import put, write_json
-from classify.module import Classifier
+from classify.module import Classifier, diverged
 
 
 class Member:
@@ -43,17 +43,17 @@ class Member:
         self.log.append({"epoch": epoch, "step": steps - 1} | values)
         self.epochs, self.steps = epoch + 1, steps
         if not math.isfinite(values["train/loss"]):
-            self.error = ValueError(f"the training loss is {values['train/loss']} in epoch {epoch}, by step {steps}")
+            self.error = ValueError(diverged(values["train/loss"], epoch, steps))
             return True
-        score, self.checkpoints.train_loss = values[self.config["monitor"]], values["train/loss"]
-        stop = self.patience is not None and self.patience._evaluate_stopping_criteria(torch.tensor(score))[0]
-        if self.patience and stop:
-            self.patience.stopped_epoch = epoch
-        if self.checkpoints.improved(score):
-            self.best_epoch, self.contents["best"] = epoch, content()
+        self.checkpoints.train_loss, stop = values["train/loss"], False
+        if self.patience:
+            stop = self.patience._evaluate_stopping_criteria(torch.tensor(values[self.patience.monitor]))[0]
+            self.patience.stopped_epoch = epoch if stop else 0
+        if self.checkpoints.improved(values[self.checkpoints.monitor]):
+            self.best_epoch, self.contents["best"] = epoch, content() | {"stopped": stop}
             self.metrics = {name: value for name, value in values.items() if name.startswith("val/")}
         if stop or last:
-            self.contents["last"] = content()
+            self.contents["last"] = content() | {"stopped": stop}
         return stop
 
     def callbacks(self) -> dict[str, Any]:
@@ -74,5 +74,7 @@ def write(member: Member, table: TabularData, identity: dict[str, Any]) -> None:
     for row in member.log:
         logger.log_metrics({k: v for k, v in row.items() if k != "step"}, step=int(row["step"]))
     logger.save()
-    write_json(folder / "run.json", identity | {"epochs": member.epochs, "steps": member.steps})
-    write_json(folder / "metrics.json", member.metrics)
+    if member.error is None:
+        seen = {"epochs": member.epochs, "steps": member.steps, "train/loss": member.log[-1]["train/loss"]}
+        write_json(folder / "run.json", identity | seen)
+        write_json(folder / "metrics.json", member.metrics)

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from classify.pace import watched
+from classify.pace import batches_per_step, watched
 
 STACKED = {  # keys in which the members of a stack may differ
     *("folder", "seed", "data.seed", "data.fold", "optimizer.lr", "optimizer.weight_decay"),
     *("loss.label_smoothing", "loss.class_weights", "scheduler.make.max_lr"),
 }
+SHIPPED = {"checkpoints", "early_stopping", "gradient_norms"}  # callbacks whose part a stack takes
 OPTIMIZERS = {f"torch.optim.{name}" for name in ("SGD", "Adam", "AdamW", "RMSprop")}
 
 
@@ -27,10 +28,12 @@ def stackable(config: dict[str, Any]) -> str | None:
         or config["optimizer"]["_target_"] not in OPTIMIZERS
         or (config["model"].get("dropout") and not config["sweep"]["stack_dropout"])  # its random numbers would differ
         or watched(config)
+        or batches_per_step(config) == 1  # its loops count as the Trainer's own do, and a stack's do not
+        or {name for name, node in config["callbacks"].items() if node} - SHIPPED
         or {name for name, node in config["logger"].items() if node} != {"csv"}
         or config["trainer"]["precision"] not in ("32-true", "64-true")
-        or config["trainer"]["limit_val_batches"] != 1.0
-        or (wide(config) and not torch.cuda.is_available())
+        or repr(config["trainer"]["limit_val_batches"]) != "1.0"  # 1 is one batch
+        or (wide(config) and (config["trainer"]["accelerator"] == "cpu" or not torch.cuda.is_available()))
     )
 
     def common(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -23,6 +23,8 @@ from classify.sweep.member import Member
 from classify.sweep.rows import Stack, flat, part, same_encode
 from classify.sweep.stacked import Rates, StackedOptimizer, forward_stacked
 
+LOOPS = ("fit_loop", "validate_loop", "test_loop", "predict_loop")  # of which a checkpoint keeps where they are
+
 
 class Population(Quick):
     """Trains its members' nets as one; `members` hold the outcome when the Trainer is done."""
@@ -162,7 +164,7 @@ class Population(Quick):
             "global_step": self.trainer.global_step,
             "pytorch-lightning_version": lightning.__version__,
             "state_dict": {f"net.{name}": value[place].detach().cpu().clone() for name, value in values},
-            "loops": {"fit_loop": self.trainer.fit_loop.state_dict()},
+            "loops": {name: getattr(self.trainer, name).state_dict() for name in LOOPS},
             "callbacks": member.callbacks(),
             "optimizer_states": [optimizer],
             "lr_schedulers": [self.rates.schedules[place].state_dict()] if self.rates else [],

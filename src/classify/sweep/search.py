@@ -73,7 +73,8 @@ class Search(Sweeper):
         jobs = {number: self.words(trial.params) for number, trial in study.ended_here().items()}
         if not jobs:
             raise ValueError(f"study {self.name} holds {ended} trials, all in other folders: raise sweep.trials")
-        summarise(folder, {number: list(filter_overrides(words)) for number, words in jobs.items()})
+        of_jobs = {number: list(filter_overrides(words)) for number, words in jobs.items()}
+        summarise(folder, of_jobs, self.config.trust)
         errors = [trial.user_attrs.get("error") for trial in study.ended_here().values()]
         if None not in errors:
             raise ValueError(f"all {len(errors)} trials failed, the first with: {errors[0]}")

@@ -1,4 +1,4 @@
-"""Stacked: the forward pass, the optimizer, the rates and the batches of P runs at once, as tensors (P, ...)."""
+"""Stacked: the forward pass, the optimizer and the rates of P runs at once, as tensors (P, ...)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from classify.module import Classifier
 
-PER_MEMBER = ("lr", "weight_decay", "max_lr")  # arguments of optimizers and schedulers that members may differ in
+PER_MEMBER = ("lr", "weight_decay")  # arguments of optimizers that members may differ in
 
 
 def forward_stacked(net: Any, names: Sequence[str]) -> Callable[[Sequence[Tensor], Tensor], Tensor]:

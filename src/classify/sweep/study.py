@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
+
+from classify.folder import read_json
 
 
 class Study:
@@ -68,7 +69,7 @@ class Study:
         for number, trial in self.here().items():
             if trial.state == TrialState.RUNNING:
                 file = self.folder / str(number) / "metrics.json"
-                value = json.loads(file.read_text())[monitor] if file.exists() else math.nan
+                value = read_json(file)[monitor] if file.exists() else math.nan
                 finished = math.isfinite(value)
                 self.study.tell(trial.number, value if finished else None, None if finished else TrialState.FAIL)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
@@ -13,7 +12,7 @@ from typing import Any
 import polars as pl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from classify.folder import write_whole
+from classify.folder import read_json, write_whole
 from classify.run import Run
 from classify.sweep.winner import crown, ranked, text
 
@@ -24,7 +23,7 @@ SHOWN = 20  # lines of the leaderboard on the terminal
 LONG = re.compile(r"\d+\.\d{6,}(e-?\d+)?")  # a number that a search drew
 
 
-def summarise(folder: Path, jobs: Mapping[int, list[str]]) -> None:
+def summarise(folder: Path, jobs: Mapping[int, list[str]], trust: bool) -> None:
     """Writes sweep.csv, shows the leaderboard, and crowns the best setting, unless the jobs only repeat one.
 
     jobs: the overrides of each by its number; the rest is read from their folders. Settings are ranked by their mean
@@ -57,7 +56,7 @@ def summarise(folder: Path, jobs: Mapping[int, list[str]]) -> None:
             log.error("job %d failed: %s (%s)", r["number"], r["error"], folder / str(r["number"]) / "error.txt")
     finite = [r for r in rows if math.isfinite(r["metrics"].get(monitor, math.nan))]
     if finite and (settings or not repeats):
-        crown(folder, finite[0]["number"], finite[0]["words"], finite[0]["metrics"])
+        crown(folder, finite[0]["number"], finite[0]["words"], finite[0]["metrics"], trust)
     log.info("%s", folder)
 
 
@@ -70,7 +69,7 @@ def row(folder: Path, number: int, words: list[str]) -> dict[str, Any]:
     if not (own / "metrics.json").exists():
         error = own / "error.txt"
         return result | {"status": "failed", "error": error.read_text().split("\n")[0] if error.exists() else "unknown"}
-    metrics = {k: v for k, v in json.loads((own / "metrics.json").read_text()).items() if k.startswith("val/")}
+    metrics = {k: v for k, v in read_json(own / "metrics.json").items() if k.startswith("val/")}
     run = Run.open(own)
     monitored = run.config["monitor"], 1 if run.config["mode"] == "min" else -1
     return result | {

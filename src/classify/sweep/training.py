@@ -37,6 +37,9 @@ def train_population(configs: list[dict[str, Any]]) -> list[Member]:
             lightning.seed_everything(config["seed"], verbose=False)  # the weights that the run alone would start from
             metrics = metrics or build.metrics(config, table.schema)
             member.classifier = build.classifier(config, table.schema, metrics)
+            net: Any = member.classifier.net
+            if names := [name for name, _ in net.body.named_buffers()]:
+                raise ValueError(f"a net with buffers ({names[0]}) does not train in a stack: say hydra/launcher=basic")
         except ValueError as error:  # this one's alone
             member.error = error
             continue
@@ -51,9 +54,9 @@ def train_population(configs: list[dict[str, Any]]) -> list[Member]:
             build.trainer(quiet, saved={}).fit(population)
         except SystemExit as stop:  # Lightning's answer to Ctrl-C, with code 1, and to SIGTERM
             raise KeyboardInterrupt("", 130 if stop.code else 143) from None
-        identity = record(group[0][1])
+        identity = record(group[0][1], str(population.device.type))
         for member, table in group:
-            if member.error is None and not (Path(member.config["folder"]) / "metrics.json").exists():
+            if not (Path(member.config["folder"]) / "metrics.json").exists():
                 write(member, table, identity)
     return members
 

@@ -43,10 +43,10 @@ def text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def crown(folder: Path, number: int, words: list[str], metrics: dict[str, float]) -> None:
+def crown(folder: Path, number: int, words: list[str], metrics: dict[str, float], trust: bool) -> None:
     """Writes best.yaml into the sweep's folder, and measures the job on its test rows."""
     write_whole(folder / "best.yaml", experiment(words).encode())
-    run = Run.open(folder / str(number), trust=True)  # what this command has called already
+    run = Run.open(folder / str(number), trust=trust)
     tested = run.measure(run.data(), "test")
     write_json(folder / str(number) / "metrics.json", metrics | tested)
     log.info("\nbest: job %d, on the test rows\n%s", number, describe(tested))
