@@ -80,7 +80,7 @@ def goes_on(config: Config) -> bool:
 
 
 def recorded(config: Config, folder: Path | str, trust: bool) -> Config:
-    """The config of a run, for the same run in this folder; ValueError where, without trust, it would write elsewhere."""
+    """The config of a run, for the same run in this folder; ValueError where it would write elsewhere, untrusted."""
     old = config["folder"]
 
     def moved(node: Any) -> Any:
@@ -94,9 +94,8 @@ def recorded(config: Config, folder: Path | str, trust: bool) -> Config:
     made = moved(config)
     for text in texts([made["callbacks"], made["logger"], made["trainer"]["profiler"]]):
         path = Path(text)
-        if not trust and (
-            ".." in path.parts or (path.is_absolute() and not path.is_relative_to(Path(folder).absolute()))
-        ):
+        inside = path.is_relative_to(Path(folder).absolute()) or not path.is_absolute()
+        if not trust and (not inside or ".." in path.parts):
             raise ValueError(f"{shown(old)} would write to {text[:80]}, outside of its folder")
     return made
 
