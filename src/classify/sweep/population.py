@@ -52,7 +52,7 @@ class Population(Quick):
     def look(self) -> None:
         """What each step needs of the members that go on; looked up once, as a step takes less than a millisecond."""
         self.nets: list[Any] = [self.members[i].classifier.net for i in self.alive]
-        self.functions = [self.members[i].classifier.loss for i in self.alive]
+        self.functions: list[Any] = [self.members[i].classifier.loss for i in self.alive]
         self.sums = self.values[0].new_zeros(len(self.alive))  # of the epoch's losses
         self.one_encode = all(same_encode(net.encode, self.nets[0].encode) for net in self.nets)
 
