@@ -22,6 +22,7 @@ from classify.folder import lock
 EARLY = {
     "train optimizer.lrr=0.1": r"no key optimizer.lrr \(did you mean optimizer.lr\?\)",
     "train lr=0.1": r"did you mean optimizer.lr\?",
+    "train optimizer.learning_rate=0.1": r"did you mean optimizer.lr\?",
     "train dataa=iris": r"did you mean data\?",
     "train optimizer.lr=abc": r"optimizer.lr=abc is not a number",
     "train optimizer.lr=-1": r"optimizer.lr=-1 is out of range: it must be at least 0",

@@ -57,6 +57,8 @@ def continued(config: Config, keys: Iterable[str], trust: bool) -> Config:
             if there is None or here is None:
                 raise ValueError(f"{key}: {shown(folder)} was trained without it")
         there[path[-1]] = here[path[-1]]
+    if last.exists() and own["trainer"]["max_epochs"] < run.num_epochs:
+        raise ValueError(f"trainer.max_epochs: {shown(folder)} is in epoch {run.num_epochs} already: say that or more")
     return own | {"resume": str(folder)}
 
 

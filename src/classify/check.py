@@ -137,10 +137,12 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
                 raise ValueError(f"{key}={value} is out of range: it must be {bounds}")
     names: list[str] = [f"val/{name}" for name in ("loss", *(name for name, metric in cfg.metrics.items() if metric))]
     if cfg.monitor not in names:
-        raise ValueError(f"monitor={cfg.monitor} is not measured{nearest(cfg.monitor, names)}: there are {names}")
+        raise ValueError(
+            f"monitor={cfg.monitor} is not measured{nearest(cfg.monitor, names)}: there are {', '.join(names)}"
+        )
     for name, node in cfg.callbacks.items():
         if node and node.get("monitor") not in (None, "train/loss", *names):
-            raise ValueError(f"callbacks.{name}.monitor={node.monitor} is not measured: there are {names}")
+            raise ValueError(f"callbacks.{name}.monitor={node.monitor} is not measured: there are {', '.join(names)}")
     check_earlier(cfg)
     if "loss" in cfg.metrics:
         raise ValueError("metrics.loss: this name is taken by the cross-entropy: call the metric something else")

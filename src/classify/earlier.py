@@ -57,7 +57,7 @@ def resumable(name: str) -> Path:
     folder = Path(name)
     if name == "latest":
         marks = [*Path("outputs").rglob(STARTED)]
-        marks = [file for file in marks if not (file.parents[1] / "metrics.json").exists()]
+        marks = [file for file in marks if was_cut(file.parents[1])]
         if not marks:
             raise ValueError("resume=latest: there is no unfinished run under outputs/: name its folder")
         folder = max(marks, key=lambda file: file.stat().st_mtime).parents[1]
@@ -66,3 +66,9 @@ def resumable(name: str) -> Path:
     if not any((folder / file).exists() for file in (STARTED, "checkpoints/last.ckpt")):
         raise ValueError(f"resume={name} holds nothing to go on from: start the run again with folder={name}")
     return folder
+
+
+def was_cut(folder: Path) -> bool:
+    """Whether a run has neither finished nor failed here; a job of a sweep goes on with its sweep."""
+    ended = (folder / "metrics.json", folder / "error.txt", folder.parent / "sweep.json")
+    return not any(file.exists() for file in ended)

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+MEANT = {"learning_rate": "optimizer.lr", "epochs": "trainer.max_epochs", "layers": "model.hidden"}  # too far to guess
 CONF = Path(__file__).parents[2] / "conf"
 FULL_ERRORS = "HYDRA_FULL_ERROR" in os.environ  # asked for: tracebacks as they come
 
@@ -68,6 +69,8 @@ def explain(error: Exception) -> str:
         return f"{key[1] + ': ' if key else ''}{error.__cause__}"
     if wrong := re.search(r"Could not override '([^']+)'", text):
         word = wrong[1].lstrip("+~").split("@")[0]
+        if meant := MEANT.get(word.rsplit(".", 1)[-1]):
+            return f"there is no key {word} (did you mean {meant}?)"
         return f"there is no key {word}{'' if word.startswith('hydra.') else nearest(word, known_keys())}"
     if absent := re.search(r"Could not find '([^']+)/([^']*)'", text):
         options = sorted(path.stem for path in (CONF / absent[1]).glob("*.yaml"))
