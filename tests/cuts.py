@@ -53,8 +53,6 @@ CHAINS: list[tuple[list[str], Cuts]] = [  # words of a run, and where it is cut 
         {
             "before training": at(build, "classifier", 1, kill),
             "in the first epoch, before any checkpoint": at(module.Classifier, "training_step", 1, kill),
-            "in the first epoch": at(*batch_end, 3, kill),
-            "after the last step of an epoch": at(*batch_end, 2, kill),
             "in validation": at(module.Classifier, "validation_step", 1, kill),
             "while a checkpoint is written": at(callbacks, "put", 2, kill),
             "between last.ckpt and best.ckpt": at(callbacks.os, "link", 1, kill),
