@@ -3,6 +3,7 @@
 A script: [[module, word, ...], ...] as JSON on stdin; on stdout [[code, stdout, stderr, imported torch], ...].
 """
 
+import contextlib
 import gc
 import importlib
 import json
@@ -11,7 +12,9 @@ import runpy
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 
@@ -24,14 +27,11 @@ HEAVY = (*HEAVY, "classify.again", "classify.callbacks", "classify.quick", "torc
 AT_ONCE = 2
 
 
-def child(words: list[str], folder: Path) -> None:
-    code: object = 0
-    for number, name in ((1, "stdout"), (2, "stderr")):
-        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT), number)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    sys.argv = words
+def exit_code(run: Callable[[], object]) -> int:
+    """What python would exit with after this; what it would print about it is printed."""
+    code: Any = 0
     try:
-        runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+        run()
     except SystemExit as stop:
         code = stop.code
     except BaseException:
@@ -40,10 +40,20 @@ def child(words: list[str], folder: Path) -> None:
     if isinstance(code, str):
         print(code, file=sys.stderr)
         code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(ValueError):  # closed, as what writes to a pipe may do
+            stream.flush()
+    return int(code or 0)
+
+
+def child(words: list[str], folder: Path) -> None:
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT), number)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    sys.argv = words
+    code = exit_code(lambda: runpy.run_module(words[0], run_name="__main__", alter_sys=True))
     (folder / "torch").write_text(json.dumps("torch" in sys.modules))
-    os._exit(int(code or 0))  # type: ignore[call-overload]
+    os._exit(code)
 
 
 def imports(which: str) -> None:

@@ -3,7 +3,6 @@
 python server.py SOCKET PROGRAM starts it; `client(SOCKET)` is the text of the program that takes python's place.
 """
 
-import contextlib
 import gc
 import json
 import os
@@ -11,8 +10,8 @@ import runpy
 import signal
 import socket
 import sys
-import traceback
-from typing import Any
+
+import forked
 
 CLIENT = """#!{python} -SE
 import json, os, signal, socket, sys
@@ -46,27 +45,13 @@ def run(words: list[str]) -> None:
 
 
 def child(words: list[str], folder: str, environment: dict[str, str], files: list[int]) -> None:
-    code: Any = 0
     for number, file in enumerate(files):
         os.dup2(file, number)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
     sys.executable = sys.argv[2]
-    try:
-        run(words)
-    except SystemExit as stop:
-        code = stop.code
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    if isinstance(code, str):
-        print(code, file=sys.stderr)
-        code = 1
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(ValueError):  # closed, as what writes to a pipe may do
-            stream.flush()
-    os._exit(int(code or 0))
+    os._exit(forked.exit_code(lambda: run(words)))
 
 
 def answer(connection: socket.socket) -> None:
@@ -86,8 +71,6 @@ def answer(connection: socket.socket) -> None:
 
 
 def main() -> None:
-    import forked
-
     forked.imports("heavy")
     gc.freeze()
     server = socket.socket(socket.AF_UNIX)

@@ -126,23 +126,8 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
             raise ValueError(f"{key}={value} is not {describe(types[key])}, as in {key}={types[key]}")
         if key in WHOLE and isinstance(value, float):
             raise ValueError(f"{key}={value} is not a whole number")
-        if key not in RANGES:
-            continue
-        low, high = RANGES[key]
-        for number in value if isinstance(value, list) else [value]:
-            if isinstance(number, str) and not number.startswith("${"):
-                raise ValueError(f"{key}={value} is not a number")
-            if isinstance(number, int | float) and not low <= number <= high:
-                bounds = f"at least {low}" if high in (math.inf, sys.float_info.max) else f"from {low} to {high}"
-                raise ValueError(f"{key}={value} is out of range: it must be {bounds}")
-    names: list[str] = [f"val/{name}" for name in ("loss", *(name for name, metric in cfg.metrics.items() if metric))]
-    if cfg.monitor not in names:
-        raise ValueError(
-            f"monitor={cfg.monitor} is not measured{nearest(cfg.monitor, names)}: there are {', '.join(names)}"
-        )
-    for name, node in cfg.callbacks.items():
-        if node and node.get("monitor") not in (None, "train/loss", *names):
-            raise ValueError(f"callbacks.{name}.monitor={node.monitor} is not measured: there are {', '.join(names)}")
+        check_range(key, value)
+    check_monitors(cfg)
     check_earlier(cfg)
     if "loss" in cfg.metrics:
         raise ValueError("metrics.loss: this name is taken by the cross-entropy: call the metric something else")
@@ -153,6 +138,31 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
             raise ValueError(f"{key}={cfg[key]} is not one of {', '.join(words)}")
     if choices["data"] in ("csv", "parquet") and not Path(str(cfg.data.path)).is_file():
         raise ValueError(f"data.path={cfg.data.path}: there is no such file")
+
+
+def check_range(key: str, value: Any) -> None:
+    """Raises ValueError for a number, or one of a list, that the key may not have."""
+    if key not in RANGES:
+        return
+    low, high = RANGES[key]
+    for number in value if isinstance(value, list) else [value]:
+        if isinstance(number, str) and not number.startswith("${"):
+            raise ValueError(f"{key}={value} is not a number")
+        if isinstance(number, int | float) and not low <= number <= high:
+            bounds = f"at least {low}" if high in (math.inf, sys.float_info.max) else f"from {low} to {high}"
+            raise ValueError(f"{key}={value} is out of range: it must be {bounds}")
+
+
+def check_monitors(cfg: DictConfig) -> None:
+    """Raises ValueError for a metric that is watched and that nothing measures."""
+    names: list[str] = [f"val/{name}" for name in ("loss", *(name for name, metric in cfg.metrics.items() if metric))]
+    if cfg.monitor not in names:
+        raise ValueError(
+            f"monitor={cfg.monitor} is not measured{nearest(cfg.monitor, names)}: there are {', '.join(names)}"
+        )
+    for name, node in cfg.callbacks.items():
+        if node and node.get("monitor") not in (None, "train/loss", *names):
+            raise ValueError(f"callbacks.{name}.monitor={node.monitor} is not measured: there are {', '.join(names)}")
 
 
 @cache  # the jobs of a sweep mostly make the same choices, and to compose takes 0.1 s

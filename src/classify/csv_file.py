@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,13 +32,7 @@ def csv_batches(
     types = {name: given.get(name, pl.String()) for name in names}
     own = [i for i, name in enumerate(names) if name in verbatim]
     options: dict[str, Any] = {"separator": separator, "null_values": list(null_values), "has_header": False}
-
-    def read(block: bytes, types: Mapping[str, Any]) -> pl.DataFrame:
-        frame = pl.read_csv(block, schema=types, **options)
-        if own:
-            frame = frame.with_columns(pl.read_csv(block, schema=types, columns=own, **{**options, "null_values": []}))
-        return frame
-
+    read = partial(read_block, options, own)
     for block in ahead(blocks(path)):
         try:
             if first_row == 1 and head:
@@ -61,6 +56,15 @@ def csv_batches(
         first_row += len(frame)
         if len(frame):
             yield frame.with_columns(unread)
+
+
+def read_block(options: dict[str, Any], verbatim: list[int], block: bytes, types: Mapping[str, Any]) -> pl.DataFrame:
+    """verbatim: numbers of columns in which null_values are texts like any other."""
+    frame = pl.read_csv(block, schema=types, **options)
+    if verbatim:
+        without = {**options, "null_values": []}
+        frame = frame.with_columns(pl.read_csv(block, schema=types, columns=verbatim, **without))
+    return frame
 
 
 def one_byte(separator: str) -> str:

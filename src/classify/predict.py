@@ -60,10 +60,9 @@ def predict(run: Run, table: str, threshold: float | None = None, temperature: f
             raise ValueError(f"{table}: {error}") from error
         num_rows += len(batch)
         probabilities = (classifier(rows) / temperature).softmax(-1)
-        columns = zip(schema.classes, probabilities.T.numpy(), strict=True)
-        shares = [pl.Series(f"probability_{name}", values) for name, values in columns]
-        names = pl.Series("prediction", schema.classes)[decide(probabilities, threshold).numpy()]
-        yield pl.DataFrame([*batch.select(ids), *shares, names])
+        shares = map(pl.Series, [f"probability_{name}" for name in schema.classes], probabilities.T.numpy())
+        decided = pl.Series("prediction", schema.classes)[decide(probabilities, threshold).numpy()]
+        yield pl.DataFrame([*batch.select(ids), *shares, decided])
     if not num_rows:
         raise ValueError(f"{table} has no rows to predict")
 

@@ -4,6 +4,7 @@ Used where nothing listens in between, see pace.batches_per_step; the weights ar
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,8 +49,9 @@ class Quick(lightning.LightningModule):
         """What can be done to all rows before they are cut into mini-batches."""
         return rows
 
+    @abstractmethod
     def mini_batch_loss(self, rows: Any, labels: Tensor) -> Tensor:
-        raise NotImplementedError
+        """What backward starts from, a scalar; rows are as `prepared` gave them."""
 
     def mini_batch_ended(self) -> None:
         """For what is stepped with the optimizer."""

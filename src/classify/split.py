@@ -99,8 +99,7 @@ class Split:
             if groups is not None:  # a fold of whole groups comes closest to a fraction
                 num_folds = min(20, len(np.unique(groups[rows])))
                 taken = [other for _, other in folds(rows, num_folds)][: max(1, round(fraction * num_folds))]
-                other = np.sort(np.concatenate(taken))
-                return np.setdiff1d(rows, other), other
+                return np.setdiff1d(rows, np.concatenate(taken)), np.sort(np.concatenate(taken))
             size = max(round(fraction * len(rows)), len(classes))
             kept, other = train_test_split(rows, test_size=size, stratify=labels[rows], random_state=self.seed)
             return np.sort(kept), np.sort(other)

@@ -39,9 +39,8 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     from classify.pace import set_threads
     from classify.run import Run, record
 
-    folder = Path(config["folder"])
+    folder, resumed = Path(config["folder"]), cut(config)
     lightning.seed_everything(config["seed"], verbose=False)
-    resumed = cut(config)
     data = build.data(config)
     assert data.schema
     if resumed and resumed.record["data_sha256"] != data.sha256:
@@ -109,26 +108,15 @@ def app(cfg: DictConfig) -> float:
 
 
 def run_job(cfg: DictConfig) -> float:
-    from classify.again import compared, continued, goes_on, recorded
-    from classify.build import resolved
-    from classify.run import Run, describe
+    from classify.again import compared
+    from classify.run import describe
 
     settings = HydraConfig.get()
     if in_sweep():
         check_values(cfg, settings.runtime.choices)
         if (finished := Path(settings.runtime.output_dir) / "metrics.json").exists():
             return read_json(finished)[cfg.monitor]
-    config = resolved(cfg, settings.runtime.output_dir, test=cfg.test and not in_sweep())
-    if cfg.rerun:
-        run = Run.open(cfg.rerun, trust=cfg.trust)
-        own = recorded(run.trusted(*run.config), config["folder"], cfg.trust)
-        config = own | {"test": own["test"] and cfg.test}
-    elif cfg.resume:
-        config = continued(config, said(settings.overrides.task) - {"resume", "trust"}, cfg.trust)
-    elif in_sweep():
-        if not goes_on(config):
-            clear(Path(config["folder"]))
-        config["resume"] = config["folder"]
+    config = config_of(cfg, settings)
     # trainer=ddp starts its other processes with this command line: this one job, in this folder
     sys.argv[1:] = [
         *(word for word in settings.overrides.task if not word.startswith("resume=")),
@@ -150,6 +138,26 @@ def run_job(cfg: DictConfig) -> float:
         if cfg.rerun:
             log.info(compared(Path(cfg.rerun), Path(config["folder"])))
     return metrics[config["monitor"]]
+
+
+def config_of(cfg: DictConfig, settings: Any) -> dict[str, Any]:
+    """The resolved config: the command's own, or that of the run which goes on or is repeated."""
+    from classify.again import continued, goes_on, recorded
+    from classify.build import resolved
+    from classify.run import Run
+
+    config = resolved(cfg, settings.runtime.output_dir, test=cfg.test and not in_sweep())
+    if cfg.rerun:
+        run = Run.open(cfg.rerun, trust=cfg.trust)
+        own = recorded(run.trusted(*run.config), config["folder"], cfg.trust)
+        config = own | {"test": own["test"] and cfg.test}
+    elif cfg.resume:
+        config = continued(config, said(settings.overrides.task) - {"resume", "trust"}, cfg.trust)
+    elif in_sweep():
+        if not goes_on(config):
+            clear(Path(config["folder"]))
+        config["resume"] = config["folder"]
+    return config
 
 
 def main() -> None:
