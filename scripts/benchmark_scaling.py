@@ -11,13 +11,14 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import polars as pl
 from benchmark_memory import measured
 
 COLUMNS, BATCH = 28, 1024
 
 
 def written(path: str, num_rows: int) -> None:
+    import polars as pl  # not above, as this project says first how it gives memory back
+
     random = np.random.default_rng(0)
     rows = random.normal(size=(num_rows, COLUMNS)).astype(np.float32)
     frame = pl.DataFrame(rows, schema=[f"x{i}" for i in range(COLUMNS)])
@@ -26,11 +27,11 @@ def written(path: str, num_rows: int) -> None:
 
 def parts(path: str, epochs: int) -> tuple[Any, Any, Any]:
     """The run's data, not yet set up, its config, and a folder."""
-    import sklearn.model_selection  # noqa: F401  (its import is no part of the work)
+    import sklearn.model_selection  # noqa: F401  (imports are no part of the work)
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from classify import build
+    from classify import build, callbacks, quick  # noqa: F401
     from classify.errors import CONF
 
     words = ["data=parquet", f"data.path={path}", "data.target=label", f"data.batch_size={BATCH}", "mode=min"]

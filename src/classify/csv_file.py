@@ -39,7 +39,7 @@ def csv_batches(
                 types = inferred(block, given, {"new_columns": names, "infer_schema_length": head, **options})
                 types |= dict.fromkeys(near_zero(read(block, types), without=given), pl.Float32())
             frame = read(block, types)
-            if wide := [c.name for c in frame if c.dtype == pl.Float32 and c.is_infinite().any()]:
+            if wide := [c.name for c in frame.select(pl.col(pl.Float32).is_infinite().any()) if c[0]]:
                 types |= dict.fromkeys(wide, pl.Float64())
                 frame = read(block, types)
         except pl.exceptions.PolarsError as error:

@@ -46,7 +46,8 @@ class Encode(nn.Module):
 
     def forward(self, rows: Tensor | tuple[Tensor, Tensor]) -> Tensor:
         numbers, codes = rows if isinstance(rows, tuple) else (rows, None)
-        parts = [((numbers - self.mean) / self.std).nan_to_num(0.0, 0.0, 0.0)]
+        # in place: of 64 mini-batches at once, each further tensor of this size costs more than the arithmetic
+        parts = [(numbers - self.mean).div_(self.std).nan_to_num_(0.0, 0.0, 0.0)]
         if self.indicators:
             parts.append(numbers[:, self.indicators].isnan().to(parts[0].dtype))
         if codes is not None:

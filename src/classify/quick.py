@@ -30,13 +30,20 @@ class Quick(lightning.LightningModule):
 
     def training_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> None:
         optimizer: Any = self.optimizers()
-        for rows, labels in mini_batches(self.prepared(batch[0]), batch[1], self.batch_size):
-            optimizer.zero_grad()
-            self.manual_backward(self.mini_batch_loss(rows, labels))
-            optimizer.step()
-            self.mini_batch_ended()
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        trainer, callbacks = self.trainer, self.trainer.callbacks
+        trainer.callbacks = []  # none of them listens in between, but to call each one's empty hooks takes 15 us a step
+        try:
+            for rows, labels in mini_batches(self.prepared(batch[0]), batch[1], self.batch_size):
+                for parameter in parameters:  # as zero_grad() does, in 1 us and not in 12
+                    parameter.grad = None
+                self.manual_backward(self.mini_batch_loss(rows, labels))
+                optimizer.step()
+                self.mini_batch_ended()
+        finally:
+            trainer.callbacks = callbacks
         # the step that Lightning's loggers write, which would count what was handed over
-        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step - 1
+        trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step - 1
 
     @property
     def num_steps(self) -> int:

@@ -92,15 +92,20 @@ class Schema:
 
     def rows(self, frame: pl.DataFrame) -> Rows:
         """The net's input."""
-        if absent := [name for name in self.feature_names if name not in frame.columns]:
-            raise ValueError(f"there is no column {', '.join(absent)}: the classifier was trained with it")
+        return self.encoded(len(frame), frame.iter_slices(SLICE_ROWS) if len(frame) else [frame])
+
+    def encoded(self, num_rows: int, parts: Iterable[pl.DataFrame]) -> Rows:
+        """The same, of a table that comes in parts, so that each can be freed before the next is encoded."""
         most = FIRST_CODE + max((len(category.values) for category in self.categories), default=0)
         smallest = np.uint8 if most < 2**8 else np.int16 if most < 2**15 else np.int32
-        numbers = np.empty((len(frame), len(self.numbers)), np.float32)
-        codes = np.empty((len(frame), len(self.categories)), smallest)
-        for start in range(0, len(frame), SLICE_ROWS):
-            part, here = frame.slice(start, SLICE_ROWS), slice(start, start + SLICE_ROWS)
-            with numbered(range(start, len(frame))):
+        numbers = np.empty((num_rows, len(self.numbers)), np.float32)
+        codes = np.empty((num_rows, len(self.categories)), smallest)
+        start = 0
+        for part in parts:
+            if absent := [name for name in self.feature_names if name not in part.columns]:
+                raise ValueError(f"there is no column {', '.join(absent)}: the classifier was trained with it")
+            here = slice(start, start := start + len(part))
+            with numbered(range(here.start, start)):
                 for i, number in enumerate(self.numbers):
                     numbers[here, i] = number.read(typed(part[number.name], number.kind))
                 for i, category in enumerate(self.categories):

@@ -15,19 +15,19 @@ log = logging.getLogger(__name__)
 
 def with_target(
     frame: pl.DataFrame, target: str | Sequence[str], drop_missing: bool
-) -> tuple[pl.DataFrame, np.ndarray]:
+) -> tuple[pl.DataFrame, Sequence[int] | np.ndarray]:
     """The rows that have a target, and where they stood; ValueError when some have none and are not to be left out."""
     targets = columns_of(target)
     known(frame, targets)
     frame = frame.with_columns(pl.col(name).fill_nan(None) for name in targets if frame[name].dtype.is_float())
     empty = frame.select(pl.any_horizontal(pl.col(targets).is_null()).alias("empty"))["empty"]
-    rows = np.flatnonzero(~empty.to_numpy())
+    rows: Sequence[int] | np.ndarray = range(len(frame))
     if empty.any():
         if not drop_missing:
             what = f"the target is missing in {empty.sum()} rows; data.drop_missing_target=true leaves them out"
             raise RowError(targets[0], empty.arg_max(), what)
         log.warning("%d rows without a target are left out", empty.sum())
-        frame = frame.filter(~empty)
+        frame, rows = frame.filter(~empty), np.flatnonzero(~empty)
     if not len(frame):
         raise ValueError("the table has no rows with a target")
     return frame, rows
@@ -43,7 +43,7 @@ def classes_of(frame: pl.DataFrame, target: str | Sequence[str]) -> tuple[np.nda
         raise RowError(target, row, f"{column[row]}: a target is a class, not a quantity")
     values = column.unique().sort()
     codes = dict(zip(values, range(len(values)), strict=True))
-    return column.replace_strict(codes, return_dtype=pl.Int64).to_numpy(), [as_class(value) for value in values]
+    return column.replace_strict(codes, return_dtype=pl.Int32).to_numpy(), [as_class(value) for value in values]
 
 
 def probabilities(frame: pl.DataFrame, targets: Sequence[str]) -> np.ndarray:

@@ -109,10 +109,6 @@ class StackedOptimizer(Optimizer):
         ):
             p.data, p.grad = part.view(count, *p.shape[1:]), None
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        for p in self.parameters:
-            p.grad = None
-
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         with torch.enable_grad():
