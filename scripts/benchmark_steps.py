@@ -57,22 +57,23 @@ def configured(words: list[str], folder: str, rate: float = 0.01) -> dict[str, A
 
 
 class Work:
-    """One work's data, and a method for each way to train on it: it gives the seconds of its training alone."""
+    """One work's data on one device, and a method for each way to train on it: the seconds of its training alone."""
 
-    def __init__(self, name: str, folder: str, rows: int, epochs: int) -> None:
+    def __init__(self, name: str, folder: str, rows: int, epochs: int, device: str = "cpu") -> None:
         from classify import build
 
-        self.epochs = epochs
+        self.name, self.folder, self.num_rows, self.epochs, self.device = name, folder, rows, epochs, device
         self.num_steps = self.epochs * -(-rows // WORKS[name][2])
         self.columns, self.hidden, self.batch_size = WORKS[name]
-        self.configs = {
-            share: lambda share=share: configured(words(name, rows, self.epochs, share), folder)
-            for share in (0.01, 0.25)
-        }
-        self.data = {share: build.data(make()) for share, make in self.configs.items()}
+        self.data = {share: build.data(self.config(share)) for share in (0.01, 0.25)}
         table = self.data[0.01]
         self.rows, self.labels = table.rows[table.index["train"]], table.labels[table.index["train"]]
         self.standardised = (self.rows - self.rows.mean(0)) / self.rows.std(0)
+
+    def config(self, validation: float, *more: str) -> dict[str, Any]:
+        accelerator = "gpu" if self.device == "cuda" else self.device
+        common = words(self.name, self.num_rows, self.epochs, validation)
+        return configured([*common, f"trainer.accelerator={accelerator}", *more], self.folder)
 
     def net(self) -> nn.Sequential:
         from classify.nets import mlp
@@ -80,32 +81,49 @@ class Work:
         torch.manual_seed(0)
         return mlp(self.columns, 2, self.hidden)
 
-    def bare(self) -> float:
-        net = self.net()
-        optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    def seconds(self, train: Callable[[], object]) -> float:
         start = time.perf_counter()
-        for _ in range(self.epochs):
-            for batch in torch.randperm(len(self.standardised)).split(self.batch_size):
-                optimizer.zero_grad()
-                F.cross_entropy(net(self.standardised[batch]), self.labels[batch]).backward()
-                optimizer.step()
+        train()
+        if self.device == "cuda":  # which is asked for more than it has done
+            torch.cuda.synchronize()
         return time.perf_counter() - start
+
+    def bare(self) -> float:
+        net, rows, labels = (each.to(self.device) for each in (self.net(), self.standardised, self.labels))
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+
+        def train() -> None:
+            for _ in range(self.epochs):
+                for batch in torch.randperm(len(rows), device=self.device).split(self.batch_size):
+                    optimizer.zero_grad()
+                    F.cross_entropy(net(rows[batch]), labels[batch]).backward()
+                    optimizer.step()
+
+        return self.seconds(train)
 
     def ours(self, validation: float = 0.01) -> float:
         """As `classify.train` trains: validation, metrics, both checkpoints and a row of the log in each epoch."""
+        return self.fit(self.config(validation), self.data[validation])
+
+    def fit(self, config: dict[str, Any], data: Any, times: int = 1) -> float:
+        """The seconds of the last of so many fits of one classifier."""
         from classify import build
 
-        config, data = self.configs[validation](), self.data[validation]
-        assert data.schema
         classifier = build.classifier(config, data.schema)
         saved = {"config": config, "schema": data.schema.plain(), "record": {}}
-        trainer = build.trainer(config, saved)
-        start = time.perf_counter()
-        trainer.fit(classifier, data)
-        return time.perf_counter() - start
+        for _ in range(times):
+            trainer = build.trainer(config, saved)
+            found = self.seconds(lambda trainer=trainer: trainer.fit(classifier, data))  # type: ignore[misc]
+        return found
 
     def validated(self) -> float:
         return self.ours(0.25)
+
+    def compiled(self) -> float:
+        """Without the seconds that torch.compile takes, which the first fit has."""
+        torch.compiler.reset()  # or it would tire of compiling the same again
+        mode = "reduce-overhead" if self.device == "cuda" else "default"
+        return self.fit(self.config(0.01, f"trainer.compile={mode}"), self.data[0.01], times=2)
 
     def usual(self) -> float:
         """Lightning as templates usually write it."""
@@ -134,10 +152,14 @@ class Work:
 
         loader = DataLoader(TensorDataset(self.standardised, self.labels), self.batch_size, shuffle=True)
         quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-        trainer = lightning.Trainer(max_epochs=self.epochs, enable_model_summary=False, accelerator="cpu", **quiet)  # type: ignore[arg-type]
-        start = time.perf_counter()
-        trainer.fit(Usual(self.net()), loader)
-        return time.perf_counter() - start
+        accelerator = "gpu" if self.device == "cuda" else self.device
+        trainer = lightning.Trainer(
+            max_epochs=self.epochs,
+            enable_model_summary=False,
+            accelerator=accelerator,
+            **quiet,  # type: ignore[arg-type]
+        )
+        return self.seconds(lambda: trainer.fit(Usual(self.net()), loader))
 
     def skorch(self) -> float:
         from skorch import NeuralNetClassifier
@@ -150,12 +172,10 @@ class Work:
             batch_size=self.batch_size,
             max_epochs=self.epochs,
             iterator_train__shuffle=True,
+            device=self.device,
             **options,
         )
-        rows, labels = self.standardised.numpy(), self.labels.numpy()
-        start = time.perf_counter()
-        model.fit(rows, labels)
-        return time.perf_counter() - start
+        return self.seconds(lambda: model.fit(self.standardised.numpy(), self.labels.numpy()))
 
     def sklearn(self) -> float:
         from sklearn.neural_network import MLPClassifier
@@ -175,16 +195,14 @@ class Work:
             tol=0,
             **options,
         )
-        rows, labels = self.standardised.numpy(), self.labels.numpy()
-        start = time.perf_counter()
-        model.fit(rows, labels)
-        return time.perf_counter() - start
+        return self.seconds(lambda: model.fit(self.standardised.numpy(), self.labels.numpy()))
 
 
 WAYS: dict[str, Callable[[Work], float]] = {
     "bare loop": Work.bare,
     "ours": Work.ours,
     "ours, 25 % validation": Work.validated,
+    "ours, compiled": Work.compiled,
     "usual Lightning": Work.usual,
     "skorch": Work.skorch,
     "MLPClassifier": Work.sklearn,
@@ -198,24 +216,28 @@ def table(
     nets: Sequence[str] = ("SEED", "MID", "BIG"),
     without: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """For each work and number of threads: each way's time over the bare loop's, the median of alternating runs."""
-    from threadpoolctl import threadpool_limits
-
+    """For each work, number of threads, and GPU if there is one: each way's time over the bare loop's."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")  # skorch's, scikit-learn's and Lightning's advice
+    machines = [("cpu", 1), ("cpu", 2), *([("cuda", 1)] if torch.cuda.is_available() else [])]
     ways = {way: run for way, run in WAYS.items() if way not in without}
-    found = []
-    for name, num_rows in product(named(nets), rows):
-        with tempfile.TemporaryDirectory() as folder:
-            work = Work(name, folder, num_rows, epochs)
-            for threads in (1, 2):
-                torch.set_num_threads(threads)
-                with threadpool_limits(threads):
-                    runs = [{way: run(work) for way, run in ways.items()} for _ in range(repeats + 1)][
-                        1:
-                    ]  # one to warm up
-                row: dict[str, Any] = {"net": name, "threads": threads}
-                row["bare loop, us a step"] = median(run["bare loop"] for run in runs) / work.num_steps * 1e6
-                found.append(row | {way: median(run[way] / run["bare loop"] for run in runs) for way in ways})
-                del found[-1]["bare loop"]
-    return found
+    return [
+        row(name, num_rows, epochs, device, threads, repeats, ways)
+        for name, num_rows, (device, threads) in product(named(nets), rows, machines)
+    ]
+
+
+def row(
+    name: str, rows: int, epochs: int, device: str, threads: int, repeats: int, ways: dict[str, Callable[[Work], float]]
+) -> dict[str, Any]:
+    """The median of alternating runs, after one to warm up."""
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as folder, threadpool_limits(threads):
+        work = Work(name, folder, rows, epochs, device)
+        runs = [{way: run(work) for way, run in ways.items()} for _ in range(repeats + 1)][1:]
+    bare = median(run["bare loop"] for run in runs) / work.num_steps * 1e6
+    found = {"net": name, "on": torch.cuda.get_device_name() if device == "cuda" else f"{threads} of the CPU's cores"}
+    ratios = {way: median(run[way] / run["bare loop"] for run in runs) for way in ways if way != "bare loop"}
+    return found | {"bare loop, us a step": bare} | ratios

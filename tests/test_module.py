@@ -1,6 +1,7 @@
 """Classifier: its loss and metrics against scikit-learn and closed forms; schedules, callbacks, precision."""
 
 import csv
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import nn
 from classify import build, pace
 from classify.columns import Number
 from classify.module import Classifier, Measures
+from classify.run import Run
 from classify.schema import Schema
 from classify.train import train
 
@@ -173,6 +175,28 @@ def test_the_step_of_the_classifier_is_the_one_that_is_taken(tmp_path: Path, mon
     monkeypatch.setattr(Classifier, "training_step", counting)
     train(configure(tmp_path, "trainer.max_epochs=1"))
     assert rows == [32] * 10 + [21]
+
+
+@pytest.mark.filterwarnings(
+    "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"
+)  # of torch's own compiler
+@pytest.mark.skipif(not shutil.which("c++"), reason="torch.compile needs a C++ compiler")
+def test_a_compiled_step_learns_the_same(tmp_path: Path) -> None:
+    words = ["data=iris", "trainer.max_epochs=3", "data.batch_size=45"]
+    eager = train(configure(tmp_path / "eager", *words))
+    torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()
+    compiled = train(configure(tmp_path / "compiled", *words, "trainer.compile=default"))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1  # the whole step, and all batches have one size
+    assert compiled == pytest.approx(eager, abs=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_a_run_in_bfloat16_learns_and_is_read_back(precision: str, tmp_path: Path) -> None:
+    metrics = train(configure(tmp_path, "trainer.max_epochs=20", f"trainer.precision={precision}"))
+    assert metrics["val/accuracy"] > 0.9
+    run = Run.open(tmp_path)
+    assert run.measure(run.data(), "val")["val/loss"] == pytest.approx(metrics["val/loss"], abs=0.01)
 
 
 def test_overfit_drives_the_training_loss_to_nothing(tmp_path: Path) -> None:

@@ -134,6 +134,14 @@ def test_a_table_that_has_moved_gives_its_batches_there() -> None:
     assert (rows.device.type, labels.device.type, rows.shape) == ("meta", "meta", (32, 4))
 
 
+def test_a_table_that_a_gpu_has_no_room_for_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = iris()
+    size = data.rows.nbytes + data.labels.nbytes  # type: ignore[union-attr]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * size - 1, 80 * 2**30))
+    data.to(torch.device("cuda"))
+    assert next(iter(data.train_dataloader()))[0].device.type == "cpu"
+
+
 def test_the_split_is_stratified_seeded_and_complete() -> None:
     data, again, other = iris(), iris(), iris(seed=1)
     everything = torch.cat(list(data.index.values()))

@@ -122,6 +122,8 @@ def classifier(config: Config, schema: Schema, measured: dict[str, Metric] | Non
 
     optimizer = instantiate(config["optimizer"], _convert_="all")
     check_arguments("optimizer", optimizer.func, ([],), optimizer.keywords)
+    if "fused" in optimizer.keywords and config["trainer"]["precision"] in ("bf16-true", "16-true"):
+        optimizer.keywords["fused"] = False  # torch's, on the CPU, leaves most of such weights as they were (#191763)
     quick = batches_per_step(config) > 1
     make = partial(QuickClassifier, config["data"]["batch_size"]) if quick else Classifier
     made = make(
@@ -131,6 +133,8 @@ def classifier(config: Config, schema: Schema, measured: dict[str, Metric] | Non
         loss(config, schema),
         metrics(config, schema) if measured is None else measured,
     )
+    if mode := config["trainer"]["compile"]:  # sizes are the batch's and the last one's, so each gets code of its own
+        made.batch_loss = torch.compile(made.batch_loss, mode=mode, dynamic=False)  # type: ignore[method-assign]
     # now, as the Trainer would read a checkpoint's weights before it turns the net's into float64
     return made.double() if config["trainer"]["precision"] == "64-true" else made
 
@@ -157,7 +161,7 @@ def trainer(config: Config, saved: dict[str, Any]) -> Trainer:
     for part in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(part).setLevel(logging.WARNING)  # no tips, no hardware that is not there
     warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)  # lightning's own, each fit
-    arguments = {key: value for key, value in config["trainer"].items() if key != "threads"}
+    arguments = {key: value for key, value in config["trainer"].items() if key not in ("threads", "compile")}
     arguments["enable_progress_bar"] &= sys.stderr.isatty()  # off a terminal it would print a line per refresh
     listeners = [instantiate(node, _convert_="all") for node in config["callbacks"].values() if node]
     loggers = [instantiate(node, _convert_="all") for node in config["logger"].values() if node]

@@ -45,8 +45,13 @@ RANGES = {  # key: (least, most); every number of a list must lie in it
     "sweep.trials": (1, math.inf),
 }
 
-
 WHOLE = ("data.batches_per_step", "trainer.threads", "data.seed", "data.num_folds", "sweep.max_stack")  # or null
+
+CHOICES: dict[str, tuple[str | None, ...]] = {
+    "mode": ("auto", "min", "max"),
+    "head": ("auto", "sigmoid", "softmax"),
+    "trainer.compile": (None, "default", "reduce-overhead", "max-autotune"),
+}
 
 
 class Guard(Callback):
@@ -133,9 +138,9 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
         raise ValueError("metrics.loss: this name is taken by the cross-entropy: call the metric something else")
     if not cfg.callbacks.get("checkpoints"):
         raise ValueError("callbacks.checkpoints cannot be left out: a run is read back from them")
-    for key, words in (("mode", ("auto", "min", "max")), ("head", ("auto", "sigmoid", "softmax"))):
-        if cfg[key] not in words:
-            raise ValueError(f"{key}={cfg[key]} is not one of {', '.join(words)}")
+    for key, words in CHOICES.items():
+        if (value := OmegaConf.select(cfg, key)) not in words:
+            raise ValueError(f"{key}={value} is not one of {', '.join(word or 'null' for word in words)}")
     if choices["data"] in ("csv", "parquet") and not Path(str(cfg.data.path)).is_file():
         raise ValueError(f"data.path={cfg.data.path}: there is no such file")
 

@@ -22,6 +22,11 @@ from yaml import YAMLError
 MEANT = {"learning_rate": "optimizer.lr", "epochs": "trainer.max_epochs", "layers": "model.hidden"}  # too far to guess
 CONF = Path(__file__).parents[2] / "conf"
 FULL_ERRORS = "HYDRA_FULL_ERROR" in os.environ  # asked for: tracebacks as they come
+FOREIGN = {  # errors of Lightning and torch that a person can mend, by name, as to import them takes seconds
+    "MisconfigurationException": "",
+    "InductorError": "trainer.compile: ",
+    "BackendCompilerFailed": "trainer.compile: ",
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -50,9 +55,9 @@ def one_line_errors() -> Iterator[None]:
         hint = ": the disk is full; what was written before is whole: free some space and go on" if full else ""
         sys.exit(f"error: {in_one_line(str(error))}{hint}")
     except Exception as error:
-        if type(error).__name__ != "MisconfigurationException":  # named so that Lightning need not be imported
+        if type(error).__name__ not in FOREIGN:
             raise
-        sys.exit(f"error: {in_one_line(str(error))}")
+        sys.exit(f"error: {FOREIGN[type(error).__name__]}{in_one_line(str(error).partition(chr(10) * 2)[0])}")
 
 
 def in_one_line(text: str) -> str:

@@ -83,7 +83,11 @@ class Classifier(lightning.LightningModule):
 
     def training_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> Tensor:
         rows, labels = batch
-        return self.counted(self.loss(self(rows), labels), len(labels))
+        return self.counted(self.batch_loss(rows, labels), len(labels))
+
+    def batch_loss(self, rows: Any, labels: Tensor) -> Tensor:
+        """What backward starts from; compiled as a whole where trainer.compile says so."""
+        return self.loss(self(rows), labels)
 
     def counted(self, loss: Tensor, num_rows: int) -> Tensor:
         """The loss, once it is in the epoch's mean."""

@@ -12,8 +12,8 @@ THREADS_FROM = 2**23  # products in a step's forward pass, under which a second 
 MOST_BATCHES, STEP_ROWS = 64, 2**14  # of what the Trainer is handed as one: hooks become cheap, rows stay in the cache
 PER_EPOCH = {f"{__package__}.callbacks.Checkpoints", "lightning.pytorch.callbacks.EarlyStopping"}  # when these listen
 PER_RUN = {  # arguments of the Trainer that have no part in a single step, and values of others that have none
-    *("_target_", "accelerator", "precision", "max_epochs", "threads", "limit_val_batches", "deterministic"),
-    *("num_sanity_val_steps", "enable_model_summary", "enable_progress_bar"),
+    *("_target_", "accelerator", "precision", "max_epochs", "threads", "compile", "limit_val_batches"),
+    *("deterministic", "num_sanity_val_steps", "enable_model_summary", "enable_progress_bar"),
 }
 UNWATCHED = {
     **{"devices": 1, "num_nodes": 1, "strategy": "auto", "gradient_clip_val": None, "accumulate_grad_batches": 1},

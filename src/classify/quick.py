@@ -31,8 +31,9 @@ class Quick(lightning.LightningModule):
     def training_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> None:
         optimizer: Any = self.optimizers()
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        trainer, callbacks = self.trainer, self.trainer.callbacks
-        trainer.callbacks = []  # none of them listens in between, but to call each one's empty hooks takes 15 us a step
+        trainer: Any = self.trainer
+        # none of them listens in between, but to call each one's empty hooks would take 15 us a mini-batch
+        callbacks, trainer.callbacks = trainer.callbacks, []
         try:
             for rows, labels in mini_batches(self.prepared(batch[0]), batch[1], self.batch_size):
                 for parameter in parameters:  # as zero_grad() does, in 1 us and not in 12
