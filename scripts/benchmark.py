@@ -4,6 +4,7 @@ python scripts/benchmark.py steps      # training one run, beside a bare loop, t
 python scripts/benchmark.py sweep      # learning rates trained as one network, beside one run and others' ways
 python scripts/benchmark.py tables     # reading, encoding and predicting 1,000,000 rows of 28 numbers
 python scripts/benchmark.py scaling    # time and memory of training, by the number of rows
+python scripts/benchmark.py start      # how soon commands answer, and what they import
 """
 
 import argparse
@@ -23,7 +24,7 @@ def shown(table: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["steps", "sweep", "tables", "scaling"], nargs="?", default="steps")
+    parser.add_argument("what", choices=["steps", "sweep", "tables", "scaling", "start"], nargs="?", default="steps")
     parser.add_argument("--rows", type=int, nargs="+", help="other numbers of rows than the figures in the README")
     parser.add_argument("--repeats", type=int, help="of which the median is taken")
     parser.add_argument("--epochs", type=int, help="of each run")

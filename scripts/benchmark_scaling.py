@@ -32,7 +32,7 @@ def parts(path: str, epochs: int) -> tuple[Any, Any, Any]:
     from omegaconf import OmegaConf
 
     from classify import build, callbacks, quick  # noqa: F401
-    from classify.errors import CONF
+    from classify.keys import CONF
 
     words = ["data=parquet", f"data.path={path}", "data.target=label", f"data.batch_size={BATCH}", "mode=min"]
     words += [f"trainer.max_epochs={epochs}", f"folder={path}.{time.monotonic_ns()}", "trainer.threads=1"]

@@ -25,7 +25,7 @@ from hydra import compose, initialize_config_dir
 
 from classify import again, callbacks, folder, quick  # noqa: F401
 from classify.check import check_values
-from classify.errors import CONF
+from classify.keys import CONF
 from classify.sweep import population, summary  # noqa: F401
 from classify.train import main as train_main
 

@@ -19,7 +19,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 
 from classify.check import check_values
-from classify.errors import CONF
+from classify.keys import CONF
 
 LIGHT = ("hydra._internal.utils", "classify.check", "classify.folder")
 HEAVY = (*LIGHT, "lightning", "sklearn.datasets", "sklearn.model_selection", "classify.baselines", "classify.run")

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 
 from classify import build, tables
 from classify.check import check_values
-from classify.errors import CONF
+from classify.keys import CONF
 from classify.train import train
 
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())

@@ -14,8 +14,8 @@ RUSH = """
 import json, os, sys, time
 from pathlib import Path
 from hydra import compose, initialize_config_dir
-from classify import check, errors, folder
-with initialize_config_dir(str(errors.CONF), version_base="1.3"):
+from classify import check, keys, folder
+with initialize_config_dir(str(keys.CONF), version_base="1.3"):
     config = compose("config")
 start = time.time() + 0.3
 for _ in range(20):

@@ -177,9 +177,7 @@ def test_the_step_of_the_classifier_is_the_one_that_is_taken(tmp_path: Path, mon
     assert rows == [32] * 10 + [21]
 
 
-@pytest.mark.filterwarnings(
-    "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"
-)  # of torch's own compiler
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 @pytest.mark.skipif(not shutil.which("c++"), reason="torch.compile needs a C++ compiler")
 def test_a_compiled_step_learns_the_same(tmp_path: Path) -> None:
     words = ["data=iris", "trainer.max_epochs=3", "data.batch_size=45"]

@@ -27,7 +27,7 @@ SHORT = {  # commands that the text names: what makes each short
     "python -m classify.predict RUN TABLE [-o OUT]": "",
     "python -m classify.export RUN": "--format torch",
     "python scripts/baseline.py": "",
-    "python scripts/benchmark.py steps": "--rows 64 --repeats 1 --nets SEED",
+    "python scripts/benchmark.py steps": "--rows 64 --repeats 1 --nets SEED --without 'ours, compiled'",
     "python scripts/benchmark.py sweep": "--rows 64 --repeats 1 --nets SEED --epochs 1 --without joblib",
     "python scripts/benchmark.py tables": "--rows 1000 --repeats 1",
     "python scripts/benchmark.py scaling": "--rows 1000 --repeats 1",

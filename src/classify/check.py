@@ -4,7 +4,6 @@ import math
 import os
 import sys
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from classify.earlier import check_beside, check_earlier, resumable, stay_in
-from classify.errors import CONF, leaves, nearest, one_line_errors
+from classify.errors import one_line_errors
 from classify.folder import claim, lock, read_json, write_json
+from classify.keys import CONF, leaves, nearest, shipped
 
 FIRST_PROCESS = int(os.environ.get("LOCAL_RANK", 0)) == 0  # of those that trainer=ddp starts
 
@@ -168,13 +168,6 @@ def check_monitors(cfg: DictConfig) -> None:
     for name, node in cfg.callbacks.items():
         if node and node.get("monitor") not in (None, "train/loss", *names):
             raise ValueError(f"callbacks.{name}.monitor={node.monitor} is not measured: there are {', '.join(names)}")
-
-
-@cache  # the jobs of a sweep mostly make the same choices, and to compose takes 0.1 s
-def shipped(*chosen: str) -> tuple[dict[str, Any], list[str]]:
-    """Of the config as it is shipped, with these groups chosen: its values by key, and its sections."""
-    config = compose("config", list(chosen))
-    return dict(leaves(config)), [str(key) for key in config if OmegaConf.is_dict(config[key])]
 
 
 def same_type(value: Any, default: Any) -> bool:

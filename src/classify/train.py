@@ -18,8 +18,9 @@ from omegaconf import DictConfig, read_write
 
 from classify.check import FIRST_PROCESS, check_values, in_sweep
 from classify.earlier import said
-from classify.errors import CONF, one_line_errors
+from classify.errors import one_line_errors
 from classify.folder import clear, read_json, release, shown, write_json
+from classify.keys import CONF
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from classify import nets, tables
-from classify.errors import CONF, leaves
+from classify.keys import CONF, leaves
 
 
 def check_targets(node: Any, path: object) -> None:

@@ -17,7 +17,7 @@ from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrid
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from classify.check import check_values
-from classify.errors import explain
+from classify.errors import explained
 from classify.folder import clear, read_json, release, write_whole
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class Launcher(BasicLauncher):
 
 def note_error(folder: Path, error: Exception) -> None:
     """Writes the error in one line, and its traceback, into a job's folder."""
-    text = [" ".join(explain(error).split()), "\n\n", *traceback.format_exception(error)]
+    text = [" ".join((explained(error) or str(error)).split()), "\n\n", *traceback.format_exception(error)]
     write_whole(folder / "error.txt", "".join(text).encode())
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from classify.errors import CONF
 from classify.folder import write_json, write_whole
+from classify.keys import CONF
 from classify.run import Run, describe
 
 log = logging.getLogger(__name__)
