@@ -39,11 +39,11 @@ def forward_stacked(net: Any, names: Sequence[str]) -> Callable[[Sequence[Tensor
         for layer, i, j in plan:
             if isinstance(layer, nn.Linear):
                 weight = values[i]
-                rows = weight @ rows if j is None else torch.baddbmm(values[j][..., None], weight, rows)
+                rows = weight @ rows if j is None else torch.baddbmm(values[j].unsqueeze(-1), weight, rows)
             elif isinstance(layer, nn.LayerNorm):
                 rows = F.layer_norm(rows.transpose(1, 2), layer.normalized_shape, eps=layer.eps).transpose(1, 2)
-                rows = rows if i is None else rows * values[i][..., None]
-                rows = rows if j is None else rows + values[j][..., None]
+                rows = rows if i is None else rows * values[i].unsqueeze(-1)
+                rows = rows if j is None else rows + values[j].unsqueeze(-1)
             else:
                 rows = layer(rows)
         return scored(rows)
