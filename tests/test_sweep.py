@@ -10,14 +10,20 @@ import polars as pl
 import pytest
 import torch
 from conftest import Command, configure
-from hydra import version
+from hydra import initialize_config_dir, version
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
 from hydra.test_utils.launcher_common_tests import BatchedSweeperTestSuite, IntegrationTestSuite, LauncherTestSuite
+from hydra.types import HydraContext, RunMode
+from omegaconf import open_dict
 
 from classify import nets
 from classify.again import continued
+from classify.keys import CONF
 from classify.nets import mlp
 from classify.run import Run
 from classify.sweep import training
+from classify.sweep.launcher import Launcher
 from classify.sweep.plan import most_members, stackable, stacks
 from classify.sweep.rates import log_spaced, suggested
 from classify.sweep.training import train_population
@@ -232,6 +238,24 @@ def test_as_many_members_as_half_of_the_memory_holds(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_jobs_are_composed_as_hydra_would(tmp_path: Path, hydra_restore_singletons: Any) -> None:
+    words = [f"folder={tmp_path}", "+trainer.min_epochs=1"]
+    jobs = [["optimizer.lr=0.1", "model.hidden=[3,4]"], ["optimizer.lr=0.2", "model.hidden=[5]"]]
+    jobs += [["optimizer=adam", "optimizer.lr=0.2"], ["optimizer=sgd", "optimizer.lr=0.2"], ["+optimizer.a={b: 1}"]]
+    jobs += [["data.id='a b'"], ["data.id=null"], ["+optimizer.a={c: 1}"], ["loss={label_smoothing: 0.1}"], ["loss={}"]]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        loader: Any = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("config", [*words, "hydra.verbose=true"], RunMode.MULTIRUN)
+        launcher = Launcher()
+        launcher.setup(hydra_context=HydraContext(loader, Callbacks()), task_function=lambda _: None, config=master)
+        for number, job in enumerate(jobs):
+            expected = loader.load_sweep_config(master, [*words, *job])
+            with open_dict(expected):
+                expected.hydra.job.id = expected.hydra.job.num = number
+            assert launcher._compose(number, [*words, *job]) == expected
+    assert len(launcher.composed) == len(jobs) - 2
+
+
 def test_a_sweep_leaves_folders_a_leaderboard_and_its_best(
     tmp_path: Path, command: Command, inside: Callable[..., Any]
 ) -> None:

@@ -66,7 +66,7 @@ class Launcher(BasicLauncher):
         return [returns[number] for number in sorted(returns)]
 
     def _compose(self, number: int, overrides: list[str]) -> DictConfig:
-        """What Hydra composes; once for jobs that differ in values alone, as it takes fifteen times as long as a copy."""
+        """What Hydra composes; for jobs that differ in values alone it does so once, and a copy costs a fifteenth."""
         assert self.hydra_context is not None
         assert self.config is not None
         parsed = OverridesParser.create().parse_overrides(overrides)
