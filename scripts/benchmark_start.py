@@ -27,6 +27,7 @@ COMMANDS = {
     "predict": ["-m", "classify.predict", "RUN", "TABLE", "-o", "OUT"],
     "evaluate": ["-m", "classify.evaluate", "RUN"],
     "a default run": [*TRAIN],
+    "sixteen of them": [*TRAIN, "-m", f"optimizer.lr={','.join(f'{0.001 * 1.4**i:.2g}' for i in range(16))}"],
 }
 HEAVY = ("torch", "lightning", "torchmetrics", "hydra", "sklearn", "polars")
 

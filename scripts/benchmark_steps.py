@@ -4,6 +4,7 @@ Part of benchmark.py: python scripts/benchmark.py steps
 """
 
 import logging
+import shutil
 import tempfile
 import time
 import warnings
@@ -120,8 +121,7 @@ class Work:
         return self.ours(0.25)
 
     def compiled(self) -> float:
-        """Without the seconds that torch.compile takes, which the first fit has."""
-        torch.compiler.reset()  # or it would tire of compiling the same again
+        """Without the seconds that torch.compile takes, which the first fit has; CUDA graphs are recorded again."""
         mode = "reduce-overhead" if self.device == "cuda" else "default"
         return self.fit(self.config(0.01, f"trainer.compile={mode}"), self.data[0.01], times=2)
 
@@ -220,7 +220,8 @@ def table(
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")  # skorch's, scikit-learn's and Lightning's advice
     machines = [("cpu", 1), ("cpu", 2), *([("cuda", 1)] if torch.cuda.is_available() else [])]
-    ways = {way: run for way, run in WAYS.items() if way not in without}
+    absent = () if shutil.which("c++") else ("ours, compiled",)
+    ways = {way: run for way, run in WAYS.items() if way not in (*without, *absent)}
     return [
         row(name, num_rows, epochs, device, threads, repeats, ways)
         for name, num_rows, (device, threads) in product(named(nets), rows, machines)
@@ -234,6 +235,8 @@ def row(
     from threadpoolctl import threadpool_limits
 
     torch.set_num_threads(threads)
+    if device == "cuda":  # scikit-learn has no part there
+        ways = {way: run for way, run in ways.items() if run is not Work.sklearn}
     with tempfile.TemporaryDirectory() as folder, threadpool_limits(threads):
         work = Work(name, folder, rows, epochs, device)
         runs = [{way: run(work) for way, run in ways.items()} for _ in range(repeats + 1)][1:]

@@ -31,6 +31,7 @@ SHORT = {  # commands that the text names: what makes each short
     "python scripts/benchmark.py sweep": "--rows 64 --repeats 1 --nets SEED --epochs 1 --without joblib",
     "python scripts/benchmark.py tables": "--rows 1000 --repeats 1",
     "python scripts/benchmark.py scaling": "--rows 1000 --repeats 1",
+    "python scripts/benchmark.py start": "--repeats 1 --without 'import lightning' 'sixteen of them' 'a default run'",
     'python -m classify.train -m hydra/sweeper=optuna optimizer.lr="tag(log,interval(0.001,1))" sweep.trials=32': (
         "sweep.trials=3 trainer.max_epochs=1 folder=outputs/f"
     ),

@@ -123,7 +123,7 @@ def classifier(config: Config, schema: Schema, measured: dict[str, Metric] | Non
     optimizer = instantiate(config["optimizer"], _convert_="all")
     check_arguments("optimizer", optimizer.func, ([],), optimizer.keywords)
     if "fused" in optimizer.keywords and config["trainer"]["precision"] in ("bf16-true", "16-true"):
-        optimizer.keywords["fused"] = False  # torch's, on the CPU, leaves most of such weights as they were (#191763)
+        optimizer.keywords["fused"] = False  # on the CPU torch's SGD leaves such weights as they were (pytorch#191763)
     quick = batches_per_step(config) > 1
     make = partial(QuickClassifier, config["data"]["batch_size"]) if quick else Classifier
     made = make(
@@ -133,8 +133,9 @@ def classifier(config: Config, schema: Schema, measured: dict[str, Metric] | Non
         loss(config, schema),
         metrics(config, schema) if measured is None else measured,
     )
-    if mode := config["trainer"]["compile"]:  # sizes are the batch's and the last one's, so each gets code of its own
-        made.batch_loss = torch.compile(made.batch_loss, mode=mode, dynamic=False)  # type: ignore[method-assign]
+    if mode := config["trainer"]["compile"]:  # for two sizes, the batch's and the last one's, in each run of a process
+        options: dict[str, Any] = {"mode": mode, "dynamic": False, "isolate_recompiles": True}
+        made.batch_loss = torch.compile(made.batch_loss, **options)  # type: ignore[method-assign]
     # now, as the Trainer would read a checkpoint's weights before it turns the net's into float64
     return made.double() if config["trainer"]["precision"] == "64-true" else made
 
@@ -163,6 +164,7 @@ def trainer(config: Config, saved: dict[str, Any]) -> Trainer:
     warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)  # lightning's own, each fit
     arguments = {key: value for key, value in config["trainer"].items() if key not in ("threads", "compile")}
     arguments["enable_progress_bar"] &= sys.stderr.isatty()  # off a terminal it would print a line per refresh
-    listeners = [instantiate(node, _convert_="all") for node in config["callbacks"].values() if node]
+    wanted = [node for node in config["callbacks"].values() if node and node.get("every_n_steps") != 0]
+    listeners = [instantiate(node, _convert_="all") for node in wanted]
     loggers = [instantiate(node, _convert_="all") for node in config["logger"].values() if node]
     return instantiate(arguments, callbacks=[*listeners, SaveWith(saved)], logger=loggers, _convert_="all")

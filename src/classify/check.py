@@ -141,6 +141,11 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     for key, words in CHOICES.items():
         if (value := OmegaConf.select(cfg, key)) not in words:
             raise ValueError(f"{key}={value} is not one of {', '.join(word or 'null' for word in words)}")
+    if cfg.trainer.compile not in (None, "default") and cfg.trainer.accumulate_grad_batches != 1:
+        raise ValueError(
+            f"trainer.compile={cfg.trainer.compile} replays CUDA graphs, which write over gradients that "
+            "trainer.accumulate_grad_batches keeps: say trainer.compile=default"
+        )
     if choices["data"] in ("csv", "parquet") and not Path(str(cfg.data.path)).is_file():
         raise ValueError(f"data.path={cfg.data.path}: there is no such file")
 

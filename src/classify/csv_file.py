@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -103,19 +104,26 @@ def near_zero(frame: pl.DataFrame, without: Iterable[str]) -> list[str]:
 
 
 def blocks(path: str) -> Iterator[bytes]:
-    """The bytes below the header, cut where a row ends: at a line's end outside of quotes."""
+    """The bytes below the header, cut where a row ends."""
     with open(path, "rb") as file:
         first_record(file)
-        rest = b""
-        while new := file.read(BLOCK_BYTES):
-            block = rest + new
-            end = block.rfind(b"\n") + 1
-            if block.count(b'"', 0, end) % 2:  # the last line's end is inside a field
-                signs = np.frombuffer(block, np.uint8)
-                outside = (signs == ord("\n")) & (np.cumsum(signs == ord('"')) % 2 == 0)
-                end = int(np.flatnonzero(outside)[-1]) + 1 if outside.any() else 0
-            rest = block[end:]
-            if end:
+        size = BLOCK_BYTES
+        while block := file.read(size):
+            if len(block) < size:  # the last one
+                if block.strip():
+                    yield block
+                return
+            if end := rows_end(block):
                 yield block[:end]
-        if rest.strip():
-            yield rest
+            file.seek(end - size, os.SEEK_CUR)  # what is left is read again, as to join it would copy the whole block
+            size = BLOCK_BYTES if end else 2 * size
+
+
+def rows_end(block: bytes) -> int:
+    """Where the last whole row ends: behind a line's end outside of quotes."""
+    end = block.rfind(b"\n") + 1
+    if block.count(b'"', 0, end) % 2:  # that line's end is inside a field
+        signs = np.frombuffer(block, np.uint8)
+        outside = (signs == ord("\n")) & (np.cumsum(signs == ord('"')) % 2 == 0)
+        end = int(np.flatnonzero(outside)[-1]) + 1 if outside.any() else 0
+    return end

@@ -131,7 +131,7 @@ class TabularData(lightning.LightningDataModule):
                 self.schema = self.schema or Schema.fit(frame, self.target, parts["train"], self.columns, unused)
                 self.labels = self.schema.labels(frame)
                 num_rows, slices = len(frame), deque(frame.iter_slices(SLICE_ROWS))
-                del frame  # so that each slice is freed once it is encoded
+                del frame  # so that what was read together is freed once it is encoded
                 self.rows = self.schema.encoded(num_rows, (slices.popleft() for _ in range(len(slices))))
         except ValueError as error:
             raise ValueError(f"{self.path}: {error}" if self.path not in str(error) else str(error)) from error

@@ -9,11 +9,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 FULL_ERRORS = "HYDRA_FULL_ERROR" in os.environ  # asked for: tracebacks as they come
-FOREIGN = {  # errors of Lightning and torch that a person can mend, by name, as to import them takes seconds
-    "MisconfigurationException": "",
-    "InductorError": "trainer.compile: ",
-    "BackendCompilerFailed": "trainer.compile: ",
-}
+COMPILER = ("InductorError", "BackendCompilerFailed", "TritonMissing", "GPUTooOldForTriton")
 
 
 class Parser(argparse.ArgumentParser):
@@ -53,8 +49,10 @@ def explained(error: Exception) -> str | None:
         return f"{error}{hint}"
     if isinstance(error, ValueError):
         return str(error) or str(error.__cause__)
-    if (name := type(error).__name__) in FOREIGN:
-        return FOREIGN[name] + str(error).partition("\n\n")[0]
+    if type(error).__name__ == "MisconfigurationException":  # of Lightning, which takes seconds to import
+        return str(error)
+    if type(error).__name__ in COMPILER:
+        return f"trainer.compile: {str(error).partition(chr(10) * 2)[0]}"
     return None
 
 

@@ -95,7 +95,7 @@ class Schema:
         return self.encoded(len(frame), frame.iter_slices(SLICE_ROWS) if len(frame) else [frame])
 
     def encoded(self, num_rows: int, parts: Iterable[pl.DataFrame]) -> Rows:
-        """The same, of a table that comes in parts, so that each can be freed before the next is encoded."""
+        """The same, of a table that comes in parts, of which the caller need not keep one until the next is encoded."""
         most = FIRST_CODE + max((len(category.values) for category in self.categories), default=0)
         smallest = np.uint8 if most < 2**8 else np.int16 if most < 2**15 else np.int32
         numbers = np.empty((num_rows, len(self.numbers)), np.float32)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.config_loader_impl import get_overrides_dirname
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -23,7 +23,6 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from classify.check import check_values
 from classify.errors import explained
 from classify.folder import clear, read_json, release, write_whole
-from classify.keys import CONF
 
 log = logging.getLogger(__name__)
 
@@ -66,28 +65,36 @@ class Launcher(BasicLauncher):
         return [returns[number] for number in sorted(returns)]
 
     def _compose(self, number: int, overrides: list[str]) -> DictConfig:
-        """What Hydra composes; for jobs that differ in values alone it does so once, and a copy costs a fifteenth."""
+        """What Hydra composes; for jobs that choose the same of groups it does so once: a copy costs a fifteenth."""
         assert self.hydra_context is not None
         assert self.config is not None
-        parsed = OverridesParser.create().parse_overrides(overrides)
-        values = {o.key_or_group: o.value() for o in parsed if plain(o)}
-        alike = tuple(o.key_or_group if plain(o) else line for o, line in zip(parsed, overrides, strict=True))
-        if alike not in self.composed:
-            self.composed[alike] = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
-        cfg = copy.deepcopy(self.composed[alike])
-        OmegaConf.copy_cache(from_config=self.config, to_config=cfg)  # of ${now:...}
-        for key, value in values.items():
-            OmegaConf.update(cfg, key, value)
-        named = [override for override in parsed if not override.is_hydra_override()]
+        loader, parsed = self.hydra_context.config_loader, OverridesParser.create().parse_overrides(overrides)
+        values = [override for override in parsed if not self._chooses(override)]
+        choices = tuple(str(override.input_line) for override in parsed if override not in values)
+        if choices not in self.composed:
+            self.composed[choices] = loader.load_sweep_config(self.config, list(choices))
+        cfg = copy.deepcopy(self.composed[choices])
+        ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
+        task = [override for override in parsed if not override.is_hydra_override()]
         with open_dict(cfg):
-            cfg.hydra.overrides.task = [override.input_line for override in named]
-            cfg.hydra.job.override_dirname = get_overrides_dirname(named, **cfg.hydra.job.config.override_dirname)
+            cfg.hydra.overrides.task = [override.input_line for override in task]
+            cfg.hydra.job.override_dirname = get_overrides_dirname(task, **cfg.hydra.job.config.override_dirname)
             cfg.hydra.job.id = cfg.hydra.job.num = number
         try:
             check_values(cfg, cfg.hydra.runtime.choices)
         except ValueError as error:  # before any job has started
             raise ValueError(f"job {number} ({' '.join(filter_overrides(overrides))}): {error}") from None
         return cfg
+
+    def _chooses(self, override: Override) -> bool:
+        """Whether Hydra has to know it before it composes: a choice of a group, or a key of its own."""
+        assert self.hydra_context is not None
+        assert self.config is not None
+        if override.is_hydra_override() or override.package is not None:
+            return True
+        key, hydra = override.key_or_group, self.config.hydra
+        options = self.hydra_context.config_loader.get_group_options  # wherever hydra.searchpath leads
+        return "." not in key and bool(options(key, None, hydra.job.config_name, list(hydra.overrides.hydra)))
 
     @staticmethod
     def _resolved(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -114,15 +121,6 @@ class Launcher(BasicLauncher):
         return JobReturn(
             overrides=list(cfg.hydra.overrides.task), cfg=cfg, status=JobStatus.COMPLETED, _return_value=value
         )
-
-
-def plain(override: Override) -> bool:
-    """Whether it sets a key to a value: nothing is added, removed, merged, or chosen of a group."""
-    key, value = override.key_or_group, override.value()
-    added = override.is_add() or override.is_force_add() or override.is_delete()
-    return not (added or override.package or override.is_hydra_override() or isinstance(value, dict)) and (
-        "/" not in key and not (CONF / key).is_dir()
-    )
 
 
 def note_error(folder: Path, error: Exception) -> None:

@@ -25,6 +25,7 @@ def stackable(config: dict[str, Any]) -> str | None:
     """What the configs of a stack have in common, as text; None for a run that has to train alone."""
     alone = (
         config["init_from"]
+        or config["trainer"]["compile"]
         or config["optimizer"]["_target_"] not in OPTIMIZERS
         or (config["model"].get("dropout") and not config["sweep"]["stack_dropout"])  # its random numbers would differ
         or watched(config)
