@@ -241,6 +241,7 @@ def row(
         work = Work(name, folder, rows, epochs, device)
         runs = [{way: run(work) for way, run in ways.items()} for _ in range(repeats + 1)][1:]
     bare = median(run["bare loop"] for run in runs) / work.num_steps * 1e6
-    found = {"net": name, "on": torch.cuda.get_device_name() if device == "cuda" else {1: "1 core", 2: "2 cores"}[threads]}
+    machine = torch.cuda.get_device_name() if device == "cuda" else "1 core" if threads == 1 else f"{threads} cores"
+    found = {"net": name, "on": machine}
     ratios = {way: median(run[way] / run["bare loop"] for run in runs) for way in ways if way != "bare loop"}
     return found | {"bare loop, us a step": bare} | ratios
