@@ -42,12 +42,12 @@ def git(*words: str) -> str:
 def patterns(old: str) -> dict[str, list[str]]:
     """Regular expressions for the old name, by file ending; a name counts only where it means the package."""
     modules = "|".join([path.stem for path in (SOURCE / old).iterdir() if not path.name.startswith("_")] + ["load"])
-    module = rf"(?<![\w./-]){old}(?=\.(?:{modules})\b)"  # classify.train, but not classify.csv
+    module = rf"(?<![\w./-]){old}(?=\.(?:(?:{modules})\b|\{{))"  # classify.train, not classify.csv
     imported = rf"(?<=import ){old}\b|(?<=from ){old}(?= import)"
     folder = rf"(?<=src/){old}\b"
     return {
         ".yaml": [rf"(?<=_target_: ){old}(?=\.)", rf"(?<=python -m ){old}(?=\.)"],
-        ".toml": [rf'(?<=^name = "){old}(?=")', rf'(?<="){old}(?=\[)', rf'(?<=^packages = \["){old}(?=")', folder],
+        ".toml": [rf'(?<=^name = "){old}(?=")', rf'(?<="){old}(?=\[|"\])', folder, module],
         ".md": [module, imported, folder, rf"(?<=^# ){old}$"],
         "": [module, imported, folder],
     }

@@ -50,6 +50,7 @@ WHOLE = ("data.batches_per_step", "trainer.threads", "data.seed", "data.num_fold
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "mode": ("auto", "min", "max"),
     "head": ("auto", "sigmoid", "softmax"),
+    "trainer.precision": ("32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"),
     "trainer.compile": (None, "default", "reduce-overhead", "max-autotune"),
 }
 

@@ -22,6 +22,8 @@ def explain(error: Exception) -> str:
     """The error's own words, except where Hydra's can be made to say what to do."""
     text = str(error) or str(error.__cause__)
     if isinstance(error, InstantiationException) and error.__cause__:
+        if "gpu backend found" in text:
+            return "trainer.accelerator=gpu: there is no GPU here: say trainer=auto, or trainer=cpu"
         key = re.search(r"full_key: (\S+)", text)
         return f"{key[1] + ': ' if key else ''}{error.__cause__}"
     if wrong := re.search(r"Could not override '([^']+)'", text):

@@ -50,7 +50,8 @@ def predict(run: Run, table: str, threshold: float | None = None, temperature: f
     for batch in read_batches(table, schema.kinds, **options, verbatim=ids):
         if not num_rows:
             if absent := [name for name in (*schema.feature_names, *ids) if name not in batch.columns]:
-                raise ValueError(f"{table}: there is no column {', '.join(absent)}: the classifier was trained with it")
+                why = "the classifier was trained with it" if {*absent} - {*ids} else "data.id names it"
+                raise ValueError(f"{table}: there is no column {', '.join(absent)}: {why}")
             if extra := [name for name in batch.columns if name not in {*schema.feature_names, *not_read}]:
                 log.warning("columns that training left out are ignored: %s", ", ".join(extra))
         try:
