@@ -38,7 +38,7 @@ EARLY = {
     "train trainer.threads=0": r"trainer.threads=0 is out of range",
     "train trainer.precision=fp16": r"trainer.precision=fp16 is not one of 32-true, 64-true, 16-mixed",
     "train trainer.compile=fast": r"trainer.compile=fast is not one of null, default, reduce-overhead",
-    "train trainer.compile=reduce-overhead trainer.accumulate_grad_batches=2": r"write over gradients .* compile=default",
+    "train trainer.compile=reduce-overhead trainer.accumulate_grad_batches=2": r"say trainer.compile=default",
     "train data.batch_size=0": r"data.batch_size=0 is out of range",
     "train data.split.test_fraction=1.5": r"out of range: it must be from 0.001 to 0.999",
     "train loss.label_smoothing=2": r"out of range: it must be from 0 to 1",
