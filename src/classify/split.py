@@ -99,10 +99,11 @@ class Split:
             if groups is not None:  # a fold of whole groups comes closest to a fraction
                 num_folds = min(20, len(np.unique(groups[rows])))
                 taken = [other for _, other in folds(rows, num_folds)][: max(1, round(fraction * num_folds))]
-                return np.setdiff1d(rows, np.concatenate(taken)), np.sort(np.concatenate(taken))
+                other = np.isin(rows, np.concatenate(taken))
+                return rows[~other], rows[other]
             size = max(round(fraction * len(rows)), len(classes))
-            kept, other = train_test_split(rows, test_size=size, stratify=labels[rows], random_state=self.seed)
-            return np.sort(kept), np.sort(other)
+            parts = train_test_split(rows, test_size=size, stratify=labels[rows], random_state=self.seed)
+            return np.sort(parts[0]), np.sort(parts[1])
 
         if groups is not None and len(np.unique(groups)) < max(3, self.num_folds or 0) + (self.num_folds is not None):
             raise ValueError(

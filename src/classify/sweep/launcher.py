@@ -9,6 +9,8 @@ import copy
 import logging
 import traceback
 from collections.abc import Callable, Sequence
+from itertools import compress
+from operator import not_
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +71,12 @@ class Launcher(BasicLauncher):
         assert self.hydra_context is not None
         assert self.config is not None
         loader, parsed = self.hydra_context.config_loader, OverridesParser.create().parse_overrides(overrides)
-        values = [override for override in parsed if not self._chooses(override)]
-        choices = tuple(str(override.input_line) for override in parsed if override not in values)
+        chosen = [self._chooses(override) for override in parsed]
+        choices = tuple(str(override.input_line) for override in compress(parsed, chosen))
         if choices not in self.composed:
             self.composed[choices] = loader.load_sweep_config(self.config, list(choices))
         cfg = copy.deepcopy(self.composed[choices])
-        ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
+        ConfigLoaderImpl._apply_overrides_to_config(list(compress(parsed, map(not_, chosen))), cfg)
         task = [override for override in parsed if not override.is_hydra_override()]
         with open_dict(cfg):
             cfg.hydra.overrides.task = [override.input_line for override in task]
