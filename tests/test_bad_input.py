@@ -67,8 +67,11 @@ EARLY = {
     "train resume=unfinished": r"resume=unfinished holds nothing to go on from: start the run again",
     "train resume=run": r"resume=run is finished: raise trainer.max_epochs or callbacks.early_stopping.patience",
     "train resume=run optimizer.lr=1": r"takes optimizer.lr from the run itself: leave it out; beside resume there may",
-    "train resume=busy": rf"folder=.*busy is being written by process {os.getpid()}: wait for it",
-    "train -m seed=0,1 folder=busy": rf"folder=.*busy is being written by process {os.getpid()}: wait for it",
+    "train resume=busy": r"folder=.*busy is being written by another process: wait for it",
+    "train -m seed=0,1 folder=busy": r"folder=.*busy is being written by another process: wait for it",
+    "train folder=busy/2": r"folder=.*busy is being written by another process: wait for it",
+    "train -m seed=0,1 folder=part": r"folder=part/0 is being written by another process: wait for it",
+    "train data=iris folder=own monitor=1": r"monitor=1 is not measured: there are val/loss",
     "train -m seed=0,1 resume=run": r"resume= is for one run: leave out -m",
     "train rerun=nowhere": r"rerun=nowhere: there is no checkpoint and no run's folder",
     "train rerun=unfinished": r"rerun=unfinished is no finished run",
@@ -176,6 +179,11 @@ def folder(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "busy" / ".hydra" / "overrides.yaml").touch()
     (folder / "busy" / "sweep.json").write_text('["seed=0,1"]')
     lock(folder / "busy")
+    lock(folder / "part" / "0")  # by a process that joblib started, say, and that outlives the sweep
+    (folder / "part" / "sweep.json").write_text('["seed=0,1"]')
+    (folder / "own" / "log").mkdir(parents=True)  # a folder that no run has made
+    for name in ("log/x", "optuna.db", "train.log"):
+        (folder / "own" / name).write_text("mine")
     (folder / "halved" / "metrics.json").write_text('{"val/loss": 0.1, "val')
     whole = (finished / "checkpoints" / "best.ckpt").read_bytes()
     content = torch.load(finished / "checkpoints" / "best.ckpt", weights_only=True)

@@ -1,5 +1,7 @@
 """Folders: whoever comes first has one, and a process that has died has none."""
 
+import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -7,7 +9,10 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from classify import folder
+from classify.errors import errors_that_end
 
 # twenty processes that take a folder at the same moment, each with its own name by the clock, or all the same one
 RUSH = """
@@ -51,13 +56,64 @@ def test_twenty_runs_at_once_get_twenty_folders(tmp_path: Path) -> None:
     assert all((tmp_path / own).is_dir() for own in taken)
 
 
-def test_one_of_twenty_has_a_folder_and_the_others_are_told_which(tmp_path: Path) -> None:
+def test_one_of_twenty_has_a_folder_and_the_others_are_told(tmp_path: Path) -> None:
     outcomes = rush(tmp_path, "same")
     assert Counter(word for word, *_ in outcomes) == {"has": 1, "not": 19}
-    winner = next(process for word, _, process in outcomes if word == "has")
     assert {text for word, _, text in outcomes if word == "not"} == {
-        f"folder=same is being written by process {winner}: wait for it, or name another folder"
+        "folder=same is being written by another process: wait for it, or name another folder"
     }
     folder.lock(tmp_path / "same")  # that process is gone, and so is its lock
-    assert (tmp_path / "same" / folder.LOCK).read_text() == f"{os.getpid()}\n"
     folder.lock(tmp_path / "same")  # once more is no matter
+
+
+def test_only_what_was_claimed_is_taken_back(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    (tmp_path / "optuna.db").touch()
+    folder.lock(tmp_path)
+    folder.release(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [folder.LOCK, "log", "optuna.db"]
+    folder.claim(tmp_path / "a" / "b")
+    (tmp_path / "a" / "b" / "log").mkdir()
+    folder.release(tmp_path / "a" / "b")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_file_is_written_beside_and_never_through_a_link(tmp_path: Path) -> None:
+    (outside := tmp_path / "outside").write_text("kept")
+    (own := tmp_path / "own").symlink_to(outside)
+    with folder.whole(own) as one, folder.whole(own) as other:  # two writers have a part each
+        one.write(b"one")
+        other.write(b"other")
+    assert own.read_text() == "one"
+    assert outside.read_text() == "kept"
+    with pytest.raises(TypeError), folder.whole(own) as file:
+        file.writelines([b"half", 2])
+    assert own.read_text() == "one"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["outside", "own"]
+
+
+def test_nothing_is_written_in_a_folder_that_was_taken_away(tmp_path: Path) -> None:
+    folder.claim(own := tmp_path / "own")
+    folder.write_whole(own / "x", b"1")
+    (own / folder.LOCK).unlink()
+    (own / folder.LOCK).touch()  # as of a process that came after it was removed
+    with pytest.raises(ValueError, match=r"folder=.*own was taken away while it was written"):
+        folder.write_whole(own / "x", b"2")
+    assert (own / "x").read_bytes() == b"1"
+    folder.unlock(own)
+
+
+def test_an_error_in_a_callback_of_hydra_ends_the_process(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop, errors_that_end():
+        {}["x"]
+    assert stop.value.code == 1
+    assert "KeyError: 'x'" in capsys.readouterr().err
+
+
+def test_a_disk_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with pytest.raises(ValueError, match=r"cannot be locked .*No locks available.*: name a folder on another disk"):
+        folder.lock(tmp_path / "x")

@@ -1,19 +1,26 @@
 """A run that is cut, wherever, and goes on is the run that was never cut, to the last bit; see cuts.py."""
 
+import errno
 import json
 import os
 import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import ROOT, configure
+from states import KINDS
 
 from classify import earlier
 from classify.again import continued, goes_on
 from classify.run import Run
 from classify.train import train
+
+sys.path.insert(0, str(ROOT / "scripts"))
+import kill_test
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +49,47 @@ def test_what_is_said_when_a_run_is_cut(cuts: dict[str, tuple[int, str]]) -> Non
         assert code == expected[0], name
         assert text.startswith(expected[1]), (name, text)
         assert text.count("\n") <= 2, (name, text)  # with the exit code, which the script prints
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow if "-m" in KINDS[kind][0] else ()) for kind in KINDS]
+)
+def test_every_state_that_a_kill_can_leave(kind: str, tmp_path: Path, forking: Path) -> None:
+    command = [forking, str(ROOT / "tests" / "states.py"), str(tmp_path), kind]
+    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout) >= 20
+
+
+def test_a_damaged_last_checkpoint_is_replaced_by_the_one_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = ["data=iris", "model.dropout=0.2", "trainer.max_epochs=4"]
+    train(configure(tmp_path / "whole", *words))
+    train(config := configure(tmp_path / "cut", *words))
+    for name in ("metrics.json", "run.json"):
+        (tmp_path / "cut" / name).unlink()
+    last = tmp_path / "cut" / "checkpoints" / "last.ckpt"
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 64] = bytes(64)
+    last.write_bytes(content)  # best.ckpt too, where it is the same file
+    train(continued(config, [], False))
+    assert "last.ckpt is not a whole checkpoint" in caplog.text
+    assert "going on from previous.ckpt" in caplog.text
+    assert not kill_test.differences(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_checkpoints_need_no_folder_for_temporary_files_and_no_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "mkstemp", refused)
+    monkeypatch.setattr(os, "link", refused)
+    train(configure(tmp_path, "data=iris", "trainer.max_epochs=2"))
+    files = {name: (tmp_path / "checkpoints" / f"{name}.ckpt").read_bytes() for name in ("best", "last", "previous")}
+    assert files["best"] == files["last"] != files["previous"]
 
 
 def test_more_epochs_continue_a_finished_run(tmp_path: Path) -> None:

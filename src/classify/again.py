@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from classify.build import Config, resolved
-from classify.folder import clear, read_json, shown
-from classify.run import Run
+from classify.folder import alias, clear, read_json, shown
+from classify.run import Run, read_checkpoint, write_checkpoint
 from classify.trust import check_targets
+
+log = logging.getLogger(__name__)
 
 
 def take_weights(net: nn.Module, run: Run) -> str:
@@ -35,6 +38,7 @@ def take_weights(net: nn.Module, run: Run) -> str:
 def continued(config: Config, keys: Iterable[str], trust: bool) -> Config:
     """The config of the run in this config's folder, as its checkpoint or its start says, but for these keys."""
     folder = Path(config["folder"])
+    restore(folder)
     last = folder / "checkpoints" / "last.ckpt"
     if last.exists():
         run = Run.open(last, trust=trust)
@@ -70,6 +74,24 @@ def cut(config: Config) -> Run | None:
     if config["resume"]:
         clear(folder)
     return None
+
+
+def renew(run: Run, config: Config) -> None:
+    """Puts the config that a run goes on with into its last.ckpt, so that it holds though it be killed at once."""
+    if run.config != config:
+        write_checkpoint(read_checkpoint(run.path) | {"config": config}, run.path)
+
+
+def restore(folder: Path) -> None:
+    """Takes the checkpoint before last.ckpt for it where that is damaged, and says so: what follows is the same."""
+    last, previous = (folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous"))
+    if previous.exists():
+        try:
+            read_checkpoint(last)
+        except ValueError as error:
+            read_checkpoint(previous)
+            log.warning("%s: going on from previous.ckpt, an epoch or less before", error)
+            alias(previous, last)
 
 
 def goes_on(config: Config) -> bool:

@@ -157,7 +157,7 @@ def trainer(config: Config, saved: dict[str, Any]) -> Trainer:
     """The Trainer with its callbacks and loggers; `saved` are the plain values that go into each checkpoint."""
     from hydra.utils import instantiate
 
-    from classify.callbacks import SaveWith
+    from classify.callbacks import SaveWith, WholeFiles
 
     for part in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(part).setLevel(logging.WARNING)  # no tips, no hardware that is not there
@@ -167,4 +167,6 @@ def trainer(config: Config, saved: dict[str, Any]) -> Trainer:
     wanted = [node for node in config["callbacks"].values() if node and node.get("every_n_steps") != 0]
     listeners = [instantiate(node, _convert_="all") for node in wanted]
     loggers = [instantiate(node, _convert_="all") for node in config["logger"].values() if node]
-    return instantiate(arguments, callbacks=[*listeners, SaveWith(saved)], logger=loggers, _convert_="all")
+    plugins = [*(instantiate(arguments.pop("plugins", None) or [], _convert_="all")), WholeFiles()]
+    listeners.append(SaveWith(saved))
+    return instantiate(arguments, callbacks=listeners, logger=loggers, plugins=plugins, _convert_="all")

@@ -1,9 +1,6 @@
 """Callbacks: what listens to the Trainer without changing what is learned."""
 
-import csv
-import io
 import math
-import os
 import signal
 import threading
 import time
@@ -13,12 +10,14 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import grad_norm
 from torch.optim import Optimizer
 
-from classify.folder import put, write_whole
+from classify.csv_log import CsvLog
+from classify.folder import alias
+from classify.run import read_checkpoint, write_checkpoint
 
 
 class GradientNorms(Callback):
@@ -98,20 +97,13 @@ class Checkpoints(Checkpoint):
     def save(self, trainer: Trainer, improved: bool) -> None:
         for logger in trainer.loggers:
             logger.save()
-        part, self.is_best = self.folder / "last.ckpt.part", improved
-        trainer.save_checkpoint(part)
-        if trainer.is_global_zero:
-            put(part, self.folder / "last.ckpt")
-            if improved:
-                self.take_as_best()
+        last, self.is_best = self.folder / "last.ckpt", improved
+        if trainer.is_global_zero and last.exists():
+            alias(last, self.folder / "previous.ckpt")  # to go on from where the disk damages the other
+        trainer.save_checkpoint(last)
+        if trainer.is_global_zero and improved:
+            alias(last, self.folder / "best.ckpt")  # one file with two names, until last.ckpt is another
         self.saved = time.monotonic()
-
-    def take_as_best(self) -> None:
-        """One file with two names, until the next epoch's last.ckpt takes its place."""
-        best = self.folder / "best.ckpt.part"
-        best.unlink(missing_ok=True)
-        os.link(self.folder / "last.ckpt", best)
-        os.replace(best, self.folder / "best.ckpt")
 
     def stop_if(self, number: int) -> None:
         if number:
@@ -128,54 +120,31 @@ class Checkpoints(Checkpoint):
         if pl_module.device.type == "cuda":
             checkpoint["cuda_rng"] = torch.cuda.get_rng_state(pl_module.device)
         for logger in trainer.loggers:
-            if isinstance(logger, CSVLogger) and trainer.is_global_zero:
-                checkpoint["log"] = log_position(logger)
+            if isinstance(logger, CsvLog) and trainer.is_global_zero:
+                checkpoint["log"] = logger.position()
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn != TrainerFn.FITTING:  # the best weights are measured
             return
         self.restored = checkpoint
+        for logger in trainer.loggers:
+            if isinstance(logger, CsvLog) and trainer.is_global_zero and "log" in checkpoint:
+                logger.go_on(**checkpoint["log"])
         if checkpoint.get("is_best") and trainer.is_global_zero:  # as the run may have been cut before it was said
-            self.take_as_best()
+            alias(self.folder / "last.ckpt", self.folder / "best.ckpt")
 
 
-def log_position(logger: CSVLogger) -> dict[str, Any]:
-    """How much of metrics.csv is written: its bytes, and its columns, of which there may be more later."""
-    writer = logger.experiment
-    file = Path(writer.metrics_file_path)
-    return {"size": file.stat().st_size if file.exists() else 0, "columns": list(writer.metrics_keys)}
+class WholeFiles(TorchCheckpointIO):
+    """Writes checkpoints beside and renames them, and reads none that is not whole.
 
+    Lightning's own passes them through the folder for temporary files, which may be full, or of another disk.
+    """
 
-def continue_logs(loggers: list[Any], checkpoint: Path) -> None:
-    """Has the CSV log go on from where it was when the checkpoint was written."""
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    for logger in loggers:
-        file = Path(logger.log_dir or "") / "metrics.csv"
-        if isinstance(logger, CSVLogger) and "log" in content:
-            continue_log(logger, **content["log"])
-        elif isinstance(logger, CSVLogger) and file.exists():  # written by a stack, all at once
-            header = file.read_text().partition("\n")[0].strip()
-            continue_log(logger, file.stat().st_size, header.split(","))
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        write_checkpoint(checkpoint, Path(path))
 
-
-def continue_log(logger: CSVLogger, size: int, columns: list[str]) -> None:
-    """Has the logger go on after what the log held when `log_position` was asked; what came later is dropped."""
-    file = Path(logger.log_dir) / "metrics.csv"
-    kept = file.parent.with_name("metrics.csv.part")  # beside, as the logger removes what it finds in its folder
-    if file.exists():
-        with file.open(newline="") as rows:
-            text = io.StringIO(newline="")
-            writer = csv.DictWriter(text, columns, extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(csv.DictReader(rows))
-        write_whole(kept, text.getvalue().encode()[:size])
-        file.unlink()
-    made = logger.experiment
-    if kept.exists():
-        if size:
-            os.replace(kept, file)
-        kept.unlink(missing_ok=True)
-    made.metrics_keys = list(columns)
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
+        return read_checkpoint(Path(path))
 
 
 class SaveWith(Callback):

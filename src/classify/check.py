@@ -16,8 +16,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from classify.earlier import check_beside, check_earlier, resumable, stay_in
-from classify.errors import one_line_errors
-from classify.folder import claim, lock, read_json, write_json
+from classify.errors import errors_that_end
+from classify.folder import check_around, claim, lock, read_json, write_json
 from classify.keys import CONF, leaves, nearest, shipped
 
 FIRST_PROCESS = int(os.environ.get("LOCAL_RANK", 0)) == 0  # of those that trainer=ddp starts
@@ -56,25 +56,22 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
 
 
 class Guard(Callback):
-    """Hydra calls it before it writes anything; SystemExit, as Hydra would turn any Exception into a warning."""
+    """Hydra calls it before it writes anything."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with one_line_errors():
+        with errors_that_end():
             if FIRST_PROCESS:  # the others have its words and more, and share its folder
                 check_beside(config)
             check_values(config, config.hydra.runtime.choices)
             if config.resume is not None:
                 stay_in(resumable(str(config.resume)), config)
             folder = Path(config.hydra.run.dir)
-            if FIRST_PROCESS and config.resume is None:
-                claim(folder)
-            elif FIRST_PROCESS:
-                lock(folder)
-                if (folder.parent / "sweep.json").exists():  # which may be training this very job
-                    lock(folder.parent)
+            if FIRST_PROCESS:
+                check_around(folder)
+                (claim if config.resume is None else lock)(folder)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with one_line_errors():
+        with errors_that_end():
             if again := [key for key in ("resume", "rerun") if config[key] is not None]:
                 raise ValueError(f"{again[0]}= is for one run: leave out -m (a sweep goes on when it is started again)")
             task = config.hydra.overrides.task
@@ -82,6 +79,7 @@ class Guard(Callback):
             words += [word for word in config.hydra.overrides.hydra if word.startswith("hydra/sweeper=")]
             words += [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
             file = Path(config.hydra.sweep.dir) / "sweep.json"
+            check_around(file.parent, below=True)
             if file.exists() and read_json(file) == words:
                 return lock(file.parent)  # the same sweep goes on: its finished jobs are skipped
             check_sweep(config)
@@ -169,7 +167,7 @@ def check_monitors(cfg: DictConfig) -> None:
     names: list[str] = [f"val/{name}" for name in ("loss", *(name for name, metric in cfg.metrics.items() if metric))]
     if cfg.monitor not in names:
         raise ValueError(
-            f"monitor={cfg.monitor} is not measured{nearest(cfg.monitor, names)}: there are {', '.join(names)}"
+            f"monitor={cfg.monitor} is not measured{nearest(str(cfg.monitor), names)}: there are {', '.join(names)}"
         )
     for name, node in cfg.callbacks.items():
         if node and node.get("monitor") not in (None, "train/loss", *names):

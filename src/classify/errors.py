@@ -4,6 +4,7 @@ import argparse
 import errno
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -35,6 +36,17 @@ def one_line_errors() -> Iterator[None]:
         if (words := explained(error)) is None:
             raise
         sys.exit(f"error: {in_one_line(words)}")
+
+
+@contextmanager
+def errors_that_end() -> Iterator[None]:
+    """Ends the process on any error, as Hydra makes a warning of what a callback raises, unless it is SystemExit."""
+    try:
+        with one_line_errors():
+            yield
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
 
 
 def explained(error: Exception) -> str | None:

@@ -1,70 +1,93 @@
 """Folder: where a run or a sweep is written: who may write there, and what is read back; imports nothing heavy."""
 
-import fcntl
 import json
 import os
+import secrets
 import shutil
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 LOCK, STARTED = ".lock", ".hydra/overrides.yaml"  # the last that Hydra writes before a run
 
-made: list[Path] = []  # the folders that `claim` made, the innermost first
-held: dict[Path, int] = {}  # files that stay open as long as this process lives: its locks end with it, however it ends
+made: dict[Path, list[Path]] = {}  # by folder that this process has claimed: it and those above that it made
+held: dict[Path, Any] = {}  # by folder that this process writes in: its lock, which ends with it, however it ends
 
 
 def claim(folder: Path) -> None:
     """Makes `folder` and locks it; ValueError when anything is in it, or another process has it."""
-    made.extend(path for path in (folder, *folder.parents) if not path.exists())
     if folder.is_file():
         raise ValueError(f"folder={folder} is a file: name a new folder")
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     check_empty(folder)
     lock(folder)
     check_empty(folder)  # as another process may have come and gone
+    made[folder.resolve()] = new
 
 
 def check_empty(folder: Path) -> None:
     finished = "a finished run" if (folder / "metrics.json").exists() else "files"
     names = {path.name for path in folder.iterdir()}
     if LOCK in names and not (folder / STARTED).exists():  # what one leaves that was killed before it began
-        names -= {LOCK, "train.log", ".hydra"}
+        names = {name for name in names - {LOCK, "train.log", ".hydra"} if not name.endswith(".part")}
     if names:
         raise ValueError(f"folder={folder} holds {finished} already: name a new folder, or remove this one first")
 
 
 def lock(folder: Path) -> None:
-    """Keeps every other process from writing in `folder` while this one lives; ValueError when one does already."""
-    if folder.resolve() in held:
+    """Keeps every other process from writing in `folder` until `unlock`, or the end of this one.
+
+    ValueError: another process writes there, or the disk has no locks.
+    """
+    from filelock import FileLock, Timeout
+
+    place = folder.resolve()
+    if place in held:
         return
-    file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT)
+    folder.mkdir(parents=True, exist_ok=True)
+    own = FileLock(place / LOCK, thread_local=False, fallback_to_soft=False)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        while not (process := os.pread(file, 20, 0).decode().strip()):  # it has the lock and is about to say so
-            time.sleep(0.001)
-        os.close(file)
+        own.acquire(blocking=False)
+    except Timeout:
         raise ValueError(
-            f"folder={folder} is being written by process {process}: wait for it, or name another folder"
+            f"folder={folder} is being written by another process: wait for it, or name another folder"
         ) from None
-    os.truncate(file, 0)
-    os.write(file, f"{os.getpid()}\n".encode())
-    held[folder.resolve()] = file
+    except (OSError, NotImplementedError) as error:
+        raise ValueError(f"folder={folder} cannot be locked ({error}): name a folder on another disk") from None
+    held[place] = own, os.stat(place / LOCK).st_ino
+    for part in [*folder.glob("checkpoints/.*.part"), *folder.glob("log/.*.part")]:
+        part.unlink(missing_ok=True)  # of one that was killed while it wrote
+
+
+def unlock(folder: Path) -> None:
+    if own := held.pop(folder.resolve(), None):
+        own[0].release()
+
+
+def check_around(folder: Path, below: bool = False) -> None:
+    """Raises ValueError when another process writes in a folder that this one lies in, or, with `below`, in its own."""
+    above = [path for path in folder.absolute().parents if (path / "sweep.json").exists() or (path / STARTED).exists()]
+    for path in above + ([lock.parent for lock in folder.glob(f"*/{LOCK}")] if below else []):
+        if (path / LOCK).exists() and path.resolve() not in held:
+            lock(path)
+            unlock(path)
 
 
 def release(folder: Path) -> None:
-    """Takes back what was claimed, when nothing has been trained."""
-    if not (folder / "checkpoints").exists() and not any(folder.glob("[0-9]*")):
-        for name in (".hydra", "log", "tensorboard"):
-            shutil.rmtree(folder / name, ignore_errors=True)
-        for name in ("train.log", "multirun.yaml", "sweep.json", "optuna.db", LOCK):
-            (folder / name).unlink(missing_ok=True)
-        if (file := held.pop(folder.resolve(), None)) is not None:
-            os.close(file)
-        for path in made:
-            if path.exists() and not any(path.iterdir()):
-                path.rmdir()
+    """Takes back what this process has claimed, when nothing has been trained."""
+    claimed = made.pop(folder.resolve(), None)
+    if claimed is None or (folder / "checkpoints").exists() or any(folder.glob("[0-9]*")):
+        return
+    for name in (".hydra", "log", "tensorboard"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("train.log", "multirun.yaml", "sweep.json", "optuna.db", LOCK):
+        (folder / name).unlink(missing_ok=True)
+    unlock(folder)
+    for path in claimed:
+        if path.exists() and not any(path.iterdir()):
+            path.rmdir()
 
 
 def clear(folder: Path) -> None:
@@ -108,18 +131,58 @@ def write_json(path: Path, values: Any) -> None:
     write_whole(path, (json.dumps(values, indent=2) + "\n").encode())
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Writes beside and renames, so that nobody ever finds half a file."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    put(part, path)
+    with whole(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that gets its name once it is on the disk; until then, what had the name is whole."""
+    part = part_of(path)
+    try:
+        with open(part, "xb") as file:
+            yield file
+        put(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def part_of(path: Path) -> Path:
+    """The name of a file that is not whole yet, which no other process and no link has."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
 
 
 def put(part: Path, path: Path) -> None:
-    """Gives a written file its name once it is on the disk; until then, what had the name is whole."""
-    for place, flags in ((part, os.O_RDWR), (path.parent, os.O_RDONLY)):
-        file = os.open(place, flags)
+    """Gives a written file its name, once it is on the disk; ValueError when the folder is no longer this process's."""
+    sync(part)
+    place = path.parent.resolve()
+    for folder in (place, *place.parents):
+        if folder in held and not ((folder / LOCK).exists() and os.stat(folder / LOCK).st_ino == held[folder][1]):
+            raise ValueError(f"folder={shown(folder)} was taken away while it was written")
+    os.replace(part, path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":  # which syncs no folders
+        return
+    file = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
         os.fsync(file)
+    finally:
         os.close(file)
-        if place == part:
-            os.replace(part, path)
+
+
+def alias(file: Path, path: Path) -> None:
+    """Gives a file a second name, in the place of what had that name, or copies it where the disk has no hard links."""
+    part = part_of(path)
+    try:
+        os.link(file, part)
+        os.replace(part, path)
+    except OSError:
+        with whole(path) as copy, file.open("rb") as original:
+            shutil.copyfileobj(original, copy)
+    finally:
+        part.unlink(missing_ok=True)  # which is left where both are one file already

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from classify import build, tables
-from classify.folder import checkpoint_file
+from classify.folder import checkpoint_file, write_whole
 from classify.schema import Rows, Schema
 from classify.trained import TrainedClassifier
 from classify.values import polars_type
@@ -135,6 +136,14 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     except Exception as error:  # torch.load raises a dozen kinds, from EOFError to UnpicklingError
         raise ValueError(f"{file} is not a whole checkpoint ({type(error).__name__})") from error
     raise ValueError(f"{file} is not a checkpoint of this project: it holds no config, schema and record")
+
+
+def write_checkpoint(content: dict[str, Any], file: Path) -> None:
+    """Writes it whole or not at all; through memory, as torch hides what a disk says."""
+    memory = io.BytesIO()
+    torch.save(content, memory)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, memory.getbuffer())
 
 
 def record(table: TabularData, device: str) -> dict[str, Any]:

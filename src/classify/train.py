@@ -19,7 +19,7 @@ from omegaconf import DictConfig, read_write
 from classify.check import FIRST_PROCESS, check_values, in_sweep
 from classify.earlier import said
 from classify.errors import one_line_errors
-from classify.folder import clear, read_json, release, shown, write_json
+from classify.folder import clear, lock, read_json, release, shown, unlock, write_json
 from classify.keys import CONF
 
 log = logging.getLogger(__name__)
@@ -35,8 +35,7 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     import torch
 
     from classify import build
-    from classify.again import cut, take_weights
-    from classify.callbacks import continue_logs
+    from classify.again import cut, renew, take_weights
     from classify.pace import set_threads
     from classify.run import Run, record
 
@@ -55,8 +54,8 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     trainer = build.trainer(config, saved)
     identity |= record(data, trainer.strategy.root_device.type)
     if resumed and FIRST_PROCESS:
+        renew(resumed, saved["config"])
         (folder / "metrics.json").unlink(missing_ok=True)  # of fewer epochs
-        continue_logs(trainer.loggers, resumed.path)
     try:
         with said_on_interrupt(folder):
             trainer.fit(classifier, data, ckpt_path=resumed.path if resumed else None, weights_only=True)
@@ -117,6 +116,7 @@ def run_job(cfg: DictConfig) -> float:
         check_values(cfg, settings.runtime.choices)
         if (finished := Path(settings.runtime.output_dir) / "metrics.json").exists():
             return read_json(finished)[cfg.monitor]
+        lock(Path(settings.runtime.output_dir))  # by the process that writes it, which may be joblib's
     config = config_of(cfg, settings)
     # trainer=ddp starts its other processes with this command line: this one job, in this folder
     sys.argv[1:] = [
@@ -134,6 +134,8 @@ def run_job(cfg: DictConfig) -> float:
     finally:
         os.environ.clear()  # trainer=ddp leaves its ranks there, and the next job of a sweep would take itself for one
         os.environ.update(environment)
+        if in_sweep():
+            unlock(Path(config["folder"]))
     if FIRST_PROCESS:
         log.info("%s\n%s", describe(metrics), shown(config["folder"]))
         if cfg.rerun:

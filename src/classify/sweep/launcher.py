@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from classify.check import check_values
 from classify.errors import explained
-from classify.folder import clear, read_json, release, write_whole
+from classify.folder import clear, lock, read_json, release, unlock, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -127,8 +127,13 @@ class Launcher(BasicLauncher):
 
 def note_error(folder: Path, error: Exception) -> None:
     """Writes the error in one line, and its traceback, into a job's folder."""
+    try:
+        lock(folder)
+    except ValueError:  # another process goes on there
+        return
     text = [" ".join((explained(error) or str(error)).split()), "\n\n", *traceback.format_exception(error)]
     write_whole(folder / "error.txt", "".join(text).encode())
+    unlock(folder)
 
 
 def described(plan: list[list[int]], num_finished: int) -> str:

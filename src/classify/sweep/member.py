@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
-from lightning.pytorch.loggers import CSVLogger
 
 from classify.callbacks import Checkpoints
+from classify.csv_log import CsvLog
 from classify.data import TabularData
-from classify.folder import put, write_json
+from classify.folder import lock, unlock, write_json
 from classify.module import Classifier, diverged
+from classify.run import write_checkpoint
 
 
 class Member:
@@ -64,17 +65,17 @@ def write(member: Member, table: TabularData, identity: dict[str, Any]) -> None:
     """The folder that a run of its own would have: checkpoints, log, record and metrics."""
     assert table.schema
     folder = Path(member.config["folder"])
+    lock(folder)
     identity = identity | {"data_sha256": table.sha256}
-    for name, content in member.contents.items():
-        content |= {"config": member.config, "schema": table.schema.plain(), "record": identity}
-        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        torch.save(content, part := folder / "checkpoints" / f"{name}.ckpt.part")
-        put(part, part.with_suffix(""))
-    logger = CSVLogger(folder, name="", version="log")
+    log = CsvLog(str(folder / "log"))
     for row in member.log:
-        logger.log_metrics({k: v for k, v in row.items() if k != "step"}, step=int(row["step"]))
-    logger.save()
+        log.log_metrics({k: v for k, v in row.items() if k != "step"}, step=int(row["step"]))
+    position = log.position()
+    for name, content in member.contents.items():
+        content |= {"config": member.config, "schema": table.schema.plain(), "record": identity, "log": position}
+        write_checkpoint(content, folder / "checkpoints" / f"{name}.ckpt")
     if member.error is None:
         seen = {"epochs": member.epochs, "steps": member.steps, "train/loss": member.log[-1]["train/loss"]}
         write_json(folder / "run.json", identity | seen)
         write_json(folder / "metrics.json", member.metrics)
+    unlock(folder)
