@@ -146,9 +146,8 @@ def log_position(logger: CSVLogger) -> dict[str, Any]:
     return {"size": file.stat().st_size if file.exists() else 0, "columns": list(writer.metrics_keys)}
 
 
-def continue_logs(loggers: list[Any], checkpoint: Path) -> None:
-    """Has the CSV log go on from where it was when the checkpoint was written."""
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+def continue_logs(loggers: list[Any], content: dict[str, Any]) -> None:
+    """Has the CSV log go on from where it was when a checkpoint of this content was written."""
     for logger in loggers:
         file = Path(logger.log_dir or "") / "metrics.csv"
         if isinstance(logger, CSVLogger) and "log" in content:

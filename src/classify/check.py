@@ -13,9 +13,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 
-from classify.earlier import check_beside, check_earlier, resumable, stay_in
+from classify.earlier import absolute, check_beside, check_earlier, check_links, resumable, stay_in
 from classify.errors import one_line_errors
 from classify.folder import claim, lock, read_json, write_json
 from classify.keys import CONF, leaves, nearest, shipped
@@ -65,6 +65,8 @@ class Guard(Callback):
             check_values(config, config.hydra.runtime.choices)
             if config.resume is not None:
                 stay_in(resumable(str(config.resume)), config)
+            with read_write(config):
+                absolute(config)
             folder = Path(config.hydra.run.dir)
             if FIRST_PROCESS and config.resume is None:
                 claim(folder)
@@ -82,7 +84,8 @@ class Guard(Callback):
             words += [word for word in config.hydra.overrides.hydra if word.startswith("hydra/sweeper=")]
             words += [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
             file = Path(config.hydra.sweep.dir) / "sweep.json"
-            if file.exists() and read_json(file) == words:
+            if file.exists() and read_json(file, list[str]) == words:
+                check_links(file.parent, config.trust)
                 return lock(file.parent)  # the same sweep goes on: its finished jobs are skipped
             check_sweep(config)
             claim(file.parent)

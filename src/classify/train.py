@@ -19,7 +19,7 @@ from omegaconf import DictConfig, read_write
 from classify.check import FIRST_PROCESS, check_values, in_sweep
 from classify.earlier import said
 from classify.errors import one_line_errors
-from classify.folder import clear, read_json, release, shown, write_json
+from classify.folder import clear, read_metrics, release, shown, write_json
 from classify.keys import CONF
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     from classify import build
     from classify.again import cut, take_weights
     from classify.callbacks import continue_logs
+    from classify.checkpoint import read_checkpoint
     from classify.pace import set_threads
     from classify.run import Run, record
 
@@ -56,7 +57,7 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     identity |= record(data, trainer.strategy.root_device.type)
     if resumed and FIRST_PROCESS:
         (folder / "metrics.json").unlink(missing_ok=True)  # of fewer epochs
-        continue_logs(trainer.loggers, resumed.path)
+        continue_logs(trainer.loggers, read_checkpoint(resumed.path))
     try:
         with said_on_interrupt(folder):
             trainer.fit(classifier, data, ckpt_path=resumed.path if resumed else None, weights_only=True)
@@ -70,12 +71,15 @@ def finish(
     trainer: Any, classifier: Any, data: Any, config: dict[str, Any], record: dict[str, Any]
 ) -> dict[str, float]:
     """Measures the best weights on the validation rows and, with `test`, on the test rows; writes what was found."""
+    from classify.checkpoint import read_checkpoint
+
     folder = Path(config["folder"])
     metrics: dict[str, float] = {}
     seen = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
     seen |= {"train/loss": getattr(trainer.checkpoint_callback, "train_loss", None)}
     for measure in [trainer.validate, trainer.test] if config["test"] else [trainer.validate]:
         best = folder / "checkpoints" / "best.ckpt"
+        read_checkpoint(best)  # which torch.load would read though it be damaged
         measure(classifier, ckpt_path=best, weights_only=True, verbose=False, datamodule=data)
         metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
     if trainer.is_global_zero:
@@ -115,8 +119,8 @@ def run_job(cfg: DictConfig) -> float:
     settings = HydraConfig.get()
     if in_sweep():
         check_values(cfg, settings.runtime.choices)
-        if (finished := Path(settings.runtime.output_dir) / "metrics.json").exists():
-            return read_json(finished)[cfg.monitor]
+        if ((finished := Path(settings.runtime.output_dir)) / "metrics.json").exists():
+            return read_metrics(finished, cfg.monitor)[cfg.monitor]
     config = config_of(cfg, settings)
     # trainer=ddp starts its other processes with this command line: this one job, in this folder
     sys.argv[1:] = [

@@ -1,0 +1,73 @@
+"""Checkpoint: one of our files of weights, whoever sent it, looked at before anything in it is used."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from classify.folder import fits
+from classify.schema import Schema
+
+NAME = str | int | None  # of a column
+KINDS: dict[str, Any] = {
+    **{f"config.{key}": str for key in ("folder", "head", "monitor", "mode", "data.path", "trainer.precision")},
+    **{f"config.{key}": dict[str, Any] for key in ("model", "metrics", "callbacks", "logger", "data.read")},
+    **{f"config.data.split.{key}": NAME for key in ("column", "group", "time")},
+    **{"config.data.id": NAME | list[str | int], "config.data.columns.ignore": list[str | int]},
+    **{"config.data.read.separator": str | None, "config.data.read.null_values": list[str] | None},
+    **{"config.data.drop_missing_target": bool, "state_dict": dict[str, Tensor], "epoch": range(2**53)},
+    **{"record.threads": range(1, 1025), "record.device": str, "record.data_sha256": str},
+    **{"record.packages": dict[str, str], "schema": dict[str, Any]},
+}
+
+
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """The content of one of our checkpoints, its schema as a Schema; ValueError for any other or damaged file.
+
+    Nothing but tensors and plain values is unpickled, and no more of them than the file holds.
+    """
+    try:
+        with zipfile.ZipFile(file) as records:
+            packed = [record for record in records.infolist() if record.compress_type != zipfile.ZIP_STORED]
+            if packed or sum(record.file_size for record in records.infolist()) > file.stat().st_size:
+                raise zipfile.BadZipFile("packed")
+            if damaged := records.testzip():  # torch.save keeps a CRC-32 of each, which torch.load does not look at
+                raise zipfile.BadZipFile(damaged)
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # both raise a dozen kinds for a damaged file, from EOFError to UnpicklingError
+        raise ValueError(f"{file} is not a whole checkpoint ({type(error).__name__}): take it from a copy") from error
+    try:
+        check_content(content, file.stat().st_size)
+        return content | {"schema": Schema.from_plain(content["schema"])}
+    except ValueError as error:
+        raise ValueError(f"{file} is not a checkpoint of this project: {error}") from None
+
+
+def check_content(content: Any, size: int) -> None:
+    """Raises ValueError where what is read back is of another type, or larger than its file, of `size` bytes."""
+    for key, kind in KINDS.items():
+        value = content
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if not fits(value, kind):
+            raise ValueError(f"{key} is missing, or not what a run writes")
+    if not is_plain([content["config"], content["schema"], content["record"]], 10 * size):
+        raise ValueError("its config, schema or record is not plain")
+    weights = content["state_dict"].values()
+    dense = all(weight.layout == torch.strided and weight.device.type == "cpu" for weight in weights)
+    if not dense or sum(weight.numel() * weight.itemsize for weight in weights) > 2 * size:  # 2: they may be tied
+        raise ValueError("its weights are not dense, or more than it holds")
+
+
+def is_plain(values: Any, most: int) -> bool:
+    """Whether this is JSON of at most so many words; what holds itself, or one list many times, may have no end."""
+    try:
+        return sum(1 for _ in islice(json.JSONEncoder().iterencode(values), most + 1)) <= most
+    except (TypeError, ValueError, RecursionError):
+        return False
