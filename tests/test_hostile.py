@@ -61,8 +61,8 @@ def attacks(file: Path) -> dict[str, Callable[[dict[str, Any]], Any]]:
     call = {"_target_": "os.mkdir", "path": str(file)}
     text = f"${{oc.create:'{{_target_: os.mkdir, path: {file}}}'}}"
     return {
-        "a value": lambda content: content["config"]["data"].update(id=call),
-        "in a list": lambda content: content["config"]["data"].update(id=["x", [call]]),
+        "a value": lambda content: content["config"]["data"].update(seed=call),
+        "in a list": lambda content: content["config"]["data"]["columns"].update(numbers=["x", [call]]),
         "positional": lambda content: content["config"]["data"]["split"].update(_args_=[{**call, "_convert_": "all"}]),
         "interpolated": lambda content: content["config"]["data"].update(id=text),
         "a metric": lambda content: content["config"]["metrics"]["f1"].update(average=call),
@@ -137,7 +137,16 @@ STRANGE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a kind": (lambda content: content["schema"]["numbers"][0].update(kind="read_csv"), "'read_csv' is no type of"),
     "a date's part": (
         lambda content: content["schema"].update(
-            categories=[{"name": "x", "values": [], "has_missing": False, "embedded": False, "part": "__class__"}]
+            categories=[
+                {
+                    "name": "x",
+                    "values": [],
+                    "has_missing": False,
+                    "embedded": False,
+                    "kind": "Date",
+                    "part": "__class__",
+                }
+            ]
         ),
         "not month, weekday or hour",
     ),

@@ -16,7 +16,7 @@ from classify.checkpoint import is_plain
 from classify.folder import clear, read_metrics, shown
 from classify.keys import leaves
 from classify.run import Run
-from classify.trust import check_targets
+from classify.trust import check_recorded, check_targets
 
 MOST_YAML = 2**16  # bytes; conf/ makes 4,000 of them
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")  # to another key of the config, by its full name
@@ -50,6 +50,7 @@ def continued(config: Config, keys: Iterable[str], trust: bool) -> Config:
         own = recorded(run.trusted(*run.config), folder, trust)
     else:
         own = recorded(started(folder, trust), folder, trust)
+        check_recorded(own, folder)
     for key in keys:
         if key == "trainer.max_epochs" and last.exists() and own["scheduler"] and own["scheduler"].get("total"):
             raise ValueError(
@@ -135,7 +136,7 @@ def recorded(config: Config, folder: Path | str, trust: bool) -> Config:
             outside = Path(text).is_absolute() or PLACE.search(key.rpartition(".")[2])
             if LEADS_OUT.search(text) or (outside and not inside):
                 raise ValueError(
-                    f"{shown(old)} would write to {key}={text[:80]}, not into its folder: if you trust it, say trust=true"
+                    f"{shown(old)} would write to {key}={text[:80]}, not into its folder: to trust it, say trust=true"
                 )
     return made
 

@@ -94,6 +94,7 @@ def data(config: Config, schema: Schema | None = None) -> TabularData:
     from hydra.utils import instantiate
 
     make = instantiate(config["data"], _convert_="all", _partial_=True)
+    check_arguments("data", make.func, (), make.keywords)
     table: TabularData = make(schema=schema, batches_per_step=batches_per_step(config))
     table.setup()
     return table

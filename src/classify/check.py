@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from classify.earlier import absolute, check_beside, check_earlier, check_links, resumable, stay_in
 from classify.errors import one_line_errors
 from classify.folder import claim, lock, read_json, write_json
-from classify.keys import CONF, leaves, nearest, shipped
+from classify.keys import CONF, describe, leaves, nearest, same_type, shipped
 
 FIRST_PROCESS = int(os.environ.get("LOCAL_RANK", 0)) == 0  # of those that trainer=ddp starts
 
@@ -128,7 +128,10 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     for key in sections:
         if not OmegaConf.is_dict(cfg.get(key)):
             raise ValueError(f"{key} cannot be left out as a whole: set {key}.NAME=null for what is not wanted")
+    groups = {key.rpartition(".")[0] for key in types}
     for key, value in leaves(cfg):
+        if key in groups and value:
+            raise ValueError(f"{key}={value} is not a group of keys")
         if value == "???" or (value == "" and types.get(key)):
             raise ValueError(f"{key} has no value: add {key}=...")
         if key in types and not same_type(value, types[key]):
@@ -136,6 +139,12 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
         if key in WHOLE and isinstance(value, float):
             raise ValueError(f"{key}={value} is not a whole number")
         check_range(key, value)
+    for key in ("callbacks", "logger", "metrics"):
+        for name, node in cfg[key].items():
+            if node and not (OmegaConf.is_dict(node) and "_target_" in node and "." not in str(name)):
+                raise ValueError(
+                    f"{key}.{name} is nothing that can be made: it needs a _target_, and a name without dots"
+                )
     check_monitors(cfg)
     check_earlier(cfg)
     if "loss" in cfg.metrics:
@@ -177,25 +186,6 @@ def check_monitors(cfg: DictConfig) -> None:
     for name, node in cfg.callbacks.items():
         if node and node.get("monitor") not in (None, "train/loss", *names):
             raise ValueError(f"callbacks.{name}.monitor={node.monitor} is not measured: there are {', '.join(names)}")
-
-
-def same_type(value: Any, default: Any) -> bool:
-    """Whether `value` may stand where `default` stands: an int is a good float, and any scalar is good text."""
-    if default in (None, "???") or any(isinstance(side, str) and side.startswith("${") for side in (value, default)):
-        return True
-    if isinstance(default, str):
-        return isinstance(value, str | int | float)
-    if isinstance(default, list):
-        return isinstance(value, list) and all(same_type(item, default[0]) for item in value if default)
-    if isinstance(default, bool) or isinstance(value, bool):
-        return type(value) is type(default)
-    return isinstance(value, int | float if isinstance(default, float) else type(default))
-
-
-def describe(default: Any) -> str:
-    names = {bool: "true or false", int: "a whole number", float: "a number", list: "a list", str: "text"}
-    kind = names.get(type(default), "a group of keys")
-    return f"{kind} of {describe(default[0]).removeprefix('a ')}s" if kind == "a list" and default else kind
 
 
 def in_sweep() -> bool:

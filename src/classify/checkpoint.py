@@ -13,11 +13,13 @@ from torch import Tensor
 
 from classify.folder import fits
 from classify.schema import Schema
+from classify.values import columns_of
 
 NAME = str | int | None  # of a column
 KINDS: dict[str, Any] = {
     **{f"config.{key}": str for key in ("folder", "head", "monitor", "mode", "data.path", "trainer.precision")},
     **{f"config.{key}": dict[str, Any] for key in ("model", "metrics", "callbacks", "logger", "data.read")},
+    **{f"config.data.{key}": dict[str, Any] for key in ("split", "columns")},
     **{f"config.data.split.{key}": NAME for key in ("column", "group", "time")},
     **{"config.data.id": NAME | list[str | int], "config.data.columns.ignore": list[str | int]},
     **{"config.data.read.separator": str | None, "config.data.read.null_values": list[str] | None},
@@ -59,6 +61,8 @@ def check_content(content: Any, size: int) -> None:
             raise ValueError(f"{key} is missing, or not what a run writes")
     if not is_plain([content["config"], content["schema"], content["record"]], 10 * size):
         raise ValueError("its config, schema or record is not plain")
+    if columns_of(content["config"]["data"].get("target")) != columns_of(content["schema"].get("target")):
+        raise ValueError("its config and its schema have another target")
     weights = content["state_dict"].values()
     dense = all(weight.layout == torch.strided and weight.device.type == "cpu" for weight in weights)
     if not dense or sum(weight.numel() * weight.itemsize for weight in weights) > 2 * size:  # 2: they may be tied

@@ -70,10 +70,11 @@ class Run:
 
     def trusted(self, *keys: str) -> build.Config:
         """The config; ValueError when something at these keys may not be called."""
-        from classify.trust import check_targets  # only here, as it reads conf/ with OmegaConf
+        from classify.trust import check_recorded, check_targets  # only here, as they read conf/ with OmegaConf
 
         if not self.trust:
             check_targets([self.config[key] for key in keys], self.path)
+        check_recorded(self.config, self.path)
         return self.config
 
     @property
