@@ -50,7 +50,6 @@ def continued(config: Config, keys: Iterable[str], trust: bool) -> Config:
         own = recorded(run.trusted(*run.config), folder, trust)
     else:
         own = recorded(started(folder, trust), folder, trust)
-        check_recorded(own, folder)
     for key in keys:
         if key == "trainer.max_epochs" and last.exists() and own["scheduler"] and own["scheduler"].get("total"):
             raise ValueError(
@@ -91,7 +90,8 @@ def started(folder: Path, trust: bool) -> Config:
             keys = REFERENCE.findall(text)
             if text.count("${") > len(keys) or not fixed.issuperset(keys):
                 raise ValueError(f"{file} holds {text[:80]!r}, to be interpolated: if you trust it, say trust=true")
-        check_targets(OmegaConf.to_container(cfg, resolve=True), file)  # as to find what is better asks a metric
+        check_targets(OmegaConf.to_container(cfg, resolve=True), file)
+    check_recorded(OmegaConf.to_container(cfg, resolve=True), file)  # type: ignore[arg-type]
     own = resolved(cfg, folder, cfg.test)
     if not trust:
         check_targets(own, file)
@@ -154,7 +154,7 @@ def compared(old: Path, new: Path) -> str:
     runs = [(Run.open(old, name), Run.open(new, name)) for name in ("best", "last")]
     found = [f"{one.path.name} by up to {gap:g}" for one, other in runs if (gap := distance(one, other))]
     before, now = read_metrics(old), read_metrics(new)
-    found += [f"{name} {before[name]:g} there, {now[name]:g} here" for name in now if before.get(name) != now[name]]
+    found += [f"{name} {before.get(name)} there, {now[name]} here" for name in now if before.get(name) != now[name]]
     if not found:
         return f"equal to {shown(old)}: weights and metrics, to the last bit"
     there, here = ({**run.record, **run.record["packages"]} for run in runs[0])

@@ -28,9 +28,10 @@ RANGES = {  # key: (least, most); every number of a list must lie in it
     "data.split.seed": (0, 2**32 - 1),
     "data.batch_size": (1, math.inf),
     "data.batches_per_step": (1, math.inf),
+    "data.num_folds": (2, math.inf),
     "data.split.validation_fraction": (0.001, 0.999),
     "data.split.test_fraction": (0.001, 0.999),
-    "model.hidden": (1, math.inf),
+    "model.hidden": (1, 2**24),
     "model.dropout": (0, 0.999),
     "optimizer.lr": (0, sys.float_info.max),
     "optimizer.momentum": (0, 1),
@@ -139,12 +140,10 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
         if key in WHOLE and isinstance(value, float):
             raise ValueError(f"{key}={value} is not a whole number")
         check_range(key, value)
-    for key in ("callbacks", "logger", "metrics"):
-        for name, node in cfg[key].items():
-            if node and not (OmegaConf.is_dict(node) and "_target_" in node and "." not in str(name)):
-                raise ValueError(
-                    f"{key}.{name} is nothing that can be made: it needs a _target_, and a name without dots"
-                )
+    nodes = {f"{key}.{name}": node for key in ("callbacks", "logger", "metrics") for name, node in cfg[key].items()}
+    for key, node in (nodes | {"optimizer": cfg.optimizer, "scheduler": cfg.scheduler}).items():
+        if node and not (OmegaConf.is_dict(node) and "_target_" in node and key.count(".") < 2):
+            raise ValueError(f"{key} is nothing that can be made: it needs a _target_, and a name without dots")
     check_monitors(cfg)
     check_earlier(cfg)
     if "loss" in cfg.metrics:

@@ -26,6 +26,11 @@ KINDS: dict[str, Any] = {
     **{"config.data.drop_missing_target": bool, "state_dict": dict[str, Tensor], "epoch": range(2**53)},
     **{"record.threads": range(1, 1025), "record.device": str, "record.data_sha256": str},
     **{"record.packages": dict[str, str], "schema": dict[str, Any]},
+    **{"loops.fit_loop": dict[str, Any], "callbacks": dict[str, dict[str, Any]]},  # what the Trainer goes on from
+    **dict.fromkeys(("optimizer_states", "lr_schedulers"), list[dict[str, Any]]),
+    **{f"callbacks.Checkpoints.{key}": float | None for key in ("best", "train_loss")},
+    **{"log": dict[str, Any] | None, "log.size": int | None, "log.columns": list[str] | None, "rng": Tensor | None},
+    **{"train_sums": dict[str, Any] | None, "train_sums.rows": int | None, "train_sums.loss": Tensor | None},
 }
 
 
@@ -61,11 +66,15 @@ def check_content(content: Any, size: int) -> None:
             raise ValueError(f"{key} is missing, or not what a run writes")
     if not is_plain([content["config"], content["schema"], content["record"]], 10 * size):
         raise ValueError("its config, schema or record is not plain")
-    if columns_of(content["config"]["data"].get("target")) != columns_of(content["schema"].get("target")):
-        raise ValueError("its config and its schema have another target")
+    ids, target = (columns_of(content["config"]["data"].get(key)) for key in ("id", "target"))
+    if target != columns_of(content["schema"].get("target")) or len(set(ids)) < len(ids):
+        raise ValueError("its config and its schema have another target, or an id is twice there")
     weights = content["state_dict"].values()
     dense = all(weight.layout == torch.strided and weight.device.type == "cpu" for weight in weights)
-    if not dense or sum(weight.numel() * weight.itemsize for weight in weights) > 2 * size:  # 2: they may be tied
+    odd = any(weight.is_quantized or weight.is_nested for weight in weights)
+    if (
+        odd or not dense or sum(weight.numel() * weight.itemsize for weight in weights) > 2 * size
+    ):  # 2: they may be tied
         raise ValueError("its weights are not dense, or more than it holds")
 
 

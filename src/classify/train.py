@@ -57,7 +57,10 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     identity |= record(data, trainer.strategy.root_device.type)
     if resumed and FIRST_PROCESS:
         (folder / "metrics.json").unlink(missing_ok=True)  # of fewer epochs
-        continue_logs(trainer.loggers, read_checkpoint(resumed.path))
+        content = read_checkpoint(resumed.path)
+        if content["state_dict"].keys() != classifier.state_dict().keys():
+            raise ValueError(f"{resumed.path}: its weights do not fit its config")
+        continue_logs(trainer.loggers, content)
     try:
         with said_on_interrupt(folder):
             trainer.fit(classifier, data, ckpt_path=resumed.path if resumed else None, weights_only=True)
