@@ -49,7 +49,7 @@ def check_recorded(config: dict[str, Any], path: object) -> None:
             if target and isinstance(node, dict) and node.get("_target_") == target:
                 choices[group] = file.stem
     if absent := OmegaConf.load(CONF / "config.yaml").keys() - {"defaults", "hydra"} - config.keys():
-        raise ValueError(f"{path}: its config lacks {str(absent.pop())}")
+        raise ValueError(f"{path}: its config lacks {absent.pop()!s}")
     ready = GlobalHydra.instance().is_initialized()
     with nullcontext() if ready else initialize_config_dir(str(CONF), version_base="1.3"):
         try:
