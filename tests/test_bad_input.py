@@ -44,6 +44,10 @@ EARLY = {
     "train loss.label_smoothing=2": r"out of range: it must be from 0 to 1",
     "train model.hidden=64": r"not a list of whole numbers",
     "train model.hidden=[8,0]": r"out of range",
+    "train model.hidden=[100000000,1]": r"out of range: it must be from 1 to 16777216",
+    "train data.num_folds=x": r"data.num_folds=x is not a number",
+    "train +callbacks.x=5": r"callbacks.x is nothing that can be made: it needs a _target_",
+    "train data.split=5": r"data.split=5 is not a group of keys",
     "train model.dropout=1.5": r"out of range",
     "train seed=-1": r"out of range",
     "train seed=abc": r"seed=abc is not a whole number",
@@ -109,6 +113,7 @@ EARLY = {
 # These need the data or the net.
 LATE = {
     "train data=iris head=sigmoid": r"head=sigmoid is for 2 classes, the data has 3",
+    "train model.hidden=[1000000,1000000]": r"model: 1,000,0\d\d,\d{3},\d{3} weights are too many: there is room for",
     "train model.activation=Rello": r"model.activation=Rello is no activation: say ReLU",
     "train +model.width=1": r"model: mlp got an unexpected keyword argument 'width'",
     "train +optimizer.speed=1": r"optimizer: SGD got an unexpected keyword argument 'speed'",

@@ -2,11 +2,13 @@
 
 import contextlib
 import json
+import logging
 import os
 import re
 import shutil
 import zipfile
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ import torch
 from conftest import ROOT, configure
 
 from classify import errors, evaluate, export, load, predict
-from classify.again import continued
+from classify.again import compared, continued, recorded
+from classify.folder import read_metrics
 from classify.run import Run
 from classify.train import train
 from classify.trust import check_targets, shipped
@@ -61,8 +64,8 @@ def attacks(file: Path) -> dict[str, Callable[[dict[str, Any]], Any]]:
     call = {"_target_": "os.mkdir", "path": str(file)}
     text = f"${{oc.create:'{{_target_: os.mkdir, path: {file}}}'}}"
     return {
-        "a value": lambda content: content["config"]["data"].update(id=call),
-        "in a list": lambda content: content["config"]["data"].update(id=["x", [call]]),
+        "a value": lambda content: content["config"]["data"].update(seed=call),
+        "in a list": lambda content: content["config"]["data"]["columns"].update(numbers=["x", [call]]),
         "positional": lambda content: content["config"]["data"]["split"].update(_args_=[{**call, "_convert_": "all"}]),
         "interpolated": lambda content: content["config"]["data"].update(id=text),
         "a metric": lambda content: content["config"]["metrics"]["f1"].update(average=call),
@@ -137,7 +140,16 @@ STRANGE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a kind": (lambda content: content["schema"]["numbers"][0].update(kind="read_csv"), "'read_csv' is no type of"),
     "a date's part": (
         lambda content: content["schema"].update(
-            categories=[{"name": "x", "values": [], "has_missing": False, "embedded": False, "part": "__class__"}]
+            categories=[
+                {
+                    "name": "x",
+                    "values": [],
+                    "has_missing": False,
+                    "embedded": False,
+                    "kind": "Date",
+                    "part": "__class__",
+                }
+            ]
         ),
         "not month, weekday or hour",
     ),
@@ -183,3 +195,321 @@ def test_odd_file_names_and_cells_are_kept_as_they_are(tmp_path: Path) -> None:
     found = pl.read_csv(folder.parent / "-out\n.csv", infer_schema=False)
     assert found["id"].to_list() == frame["id"].to_list()
     assert sorted(path.name for path in folder.parent.iterdir()) == ["-out\n.csv", "-x"]
+
+
+YAML = {  # instead of a line of .hydra/config.yaml, another; what is said
+    "calls when its mode is known": (
+        "  id: null",
+        """  id: {_target_: '${choice.${mode}}', f: '${folder}/weights.pt', weights_only: false}
+END
+choice: {auto: classify.columns.Columns, min: torch.load, max: torch.load}
+""",
+        "to be interpolated",
+    ),
+    "a resolver": ("  id: null", "  id: ${oc.env:HOME}\n", "to be interpolated"),
+    "makes a config": ("  id: null", "  id: \"${oc.create:'{_target_: os.mkdir}'}\"\n", "to be interpolated"),
+    "refers to what refers": ("  id: null", "  id: ${data.seed}\n", "to be interpolated"),
+    "refers to a group": ("  id: null", "  id: ${callbacks}\n", "to be interpolated"),
+    "calls": ("  id: null", "  id: {_target_: os.mkdir, path: pwned}\n", "would call 'os.mkdir'"),
+    "a metric's class": ("monitor: val/loss", "monitor: val/accuracy\n", "would call 'os.mkdir'"),
+    "laughs": (
+        "  id: null",
+        "  id: null\nEND\nl0: &l0 [x,x]\n" + "".join(f"l{i}: &l{i} [*l{i - 1},*l{i - 1}]\n" for i in range(1, 40)),
+        "is no config",
+    ),
+    "deep": ("  id: null", "  id: " + "[" * 20_000 + "]" * 20_000 + "\n", "is no config"),
+    "long": ("  id: null", "  id: " + "x" * 2**17 + "\n", "is no config"),
+    "writes elsewhere": (
+        "  version: log",
+        "  version: ../../log\n",
+        "logger.csv.version=../../log, not into its folder",
+    ),
+    "another type": ("  batch_size: 32", "  batch_size: none\n", "data.batch_size=none is not a whole number"),
+    "a list": ("seed: 0", "- seed\n", r"mapping|expected"),
+}
+
+
+@pytest.mark.parametrize("name", YAML)
+def test_no_config_of_somebody_elses_runs_anything(
+    name: str, finished: Path, inside: Callable[..., Any], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run, ignore=shutil.ignore_patterns("checkpoints", "metrics.json", ".lock"))
+    torch.save(Bomb(tmp_path / "pwned"), run / "weights.pt")
+    old, new, said = YAML[name]
+    text = (run / ".hydra" / "config.yaml").read_text()
+    assert text.count(f"\n{old}\n") == 1 or "version" in old
+    inside_it, _, after = new.partition("END\n")
+    text = text.replace(f"{old}\n", inside_it, 1) + after
+    if "metric" in name:
+        text = text.replace("torchmetrics.classification.MulticlassAccuracy", "os.mkdir")
+    (run / ".hydra" / "config.yaml").write_text(text)
+    assert re.search(said, str(inside("resume=run")))
+    assert not (tmp_path / "pwned").exists()
+    assert not (tmp_path / "log").exists()
+
+
+def test_every_damage_of_a_checkpoint_is_noticed(finished: Path, tmp_path: Path) -> None:
+    """A bit or a byte that is another, a cut, something added: one line, or the very same predictions."""
+    whole, rows = (finished / "checkpoints" / "best.ckpt").read_bytes(), torch.randn(9, 30)
+    expected, file, noticed = load(finished).predict_proba(rows), tmp_path / "x.ckpt", []
+    starts = [
+        place
+        for mark in (b"PK\3\4", b"PK\1\2", b"PK\5\6")
+        for place in range(len(whole))
+        if whole.startswith(mark, place)
+    ]
+    places = {*range(0, len(whole), 97), *(start + i for start in starts[::4] for i in range(0, 46, 3))}
+    changes = [(i, whole[:i] + bytes([whole[i] ^ (1 << i % 8)]) + whole[i + 1 :]) for i in places if i < len(whole)]
+    changes += [(-1, whole[:-i]) for i in (1, 30, 5000)] + [(-2, whole + b"x"), (-3, b"x" + whole)]
+    for place, damaged in changes:
+        file.write_bytes(damaged)
+        try:
+            assert (load(file).predict_proba(rows) == expected).all(), place
+        except ValueError as error:
+            noticed.append(str(error))
+    assert len(noticed) > len(changes) / 2
+    assert all("is not a whole checkpoint" in said for said in noticed)
+
+
+def test_what_unpacks_to_more_than_it_is(finished: Path, tmp_path: Path) -> None:
+    packed = zipfile.ZipFile(tmp_path / "packed.ckpt", "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(finished / "checkpoints" / "best.ckpt") as old, packed as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    with pytest.raises(ValueError, match="not a whole checkpoint"):
+        load(tmp_path / "packed.ckpt")
+
+
+def at(key: str, value: Any) -> Callable[[dict[str, Any]], Any]:
+    """Sets a value of a checkpoint, by its key."""
+    *path, last = [int(part) if part.isdigit() else part for part in key.split("/")]
+    return lambda content: reduce(lambda node, part: node[part], path, content).update({last: value})
+
+
+def weight(change: Callable[[Any], Any]) -> Callable[[dict[str, Any]], Any]:
+    name = "net.body.0.weight"
+    return lambda content: content["state_dict"].update({name: change(content["state_dict"][name])})
+
+
+NESTED: Any = reduce(lambda inner, _: [inner] * 10, range(30), "x")
+CATEGORY = {"name": "x", "values": (1, 2), "has_missing": False, "embedded": False, "kind": "String", "part": None}
+FORGED: dict[str, Callable[[dict[str, Any]], Any]] = {  # none of it is read
+    "an epoch of NaN": at("epoch", float("nan")),
+    "an epoch below 0": at("epoch", -1),
+    "an endless epoch": at("epoch", 10**30),
+    "negative counts": at("schema/class_counts", (-1, 3)),
+    "counts of NaN": at("schema/class_counts", (float("nan"), 3)),
+    "a count that is no float": at("schema/class_counts", (10**400, 3)),
+    "too few counts": at("schema/class_counts", (3,)),
+    "classes that are no texts": at("schema/classes", (1, 2)),
+    "a class twice": at("schema/classes", ("a", "a")),
+    "one class": at("schema/classes", ("a",)),
+    "a text of classes": at("schema/classes", "ab"),
+    "a std of NaN": at("schema/numbers/0/std", float("nan")),
+    "a negative std": at("schema/numbers/0/std", -1.0),
+    "a std in text": at("schema/numbers/0/std", "1"),
+    "an endless mean": at("schema/numbers/0/mean", float("inf")),
+    "a column's name": at("schema/numbers/0/name", 3),
+    "a kind with parts": at("schema/numbers/0/kind", "List"),
+    "no columns": at("schema/numbers", ()),
+    "values that are no texts": at("schema/categories", (CATEGORY,)),
+    "a value twice": at("schema/categories", ({**CATEGORY, "values": ("a", "a")},)),
+    "another target": at("schema/target", ("a", "b")),
+    "head": at("config/head", 3),
+    "data": at("config/data", 5),
+    "split": at("config/data/split", "x"),
+    "an id": at("config/data/id", {}),
+    "an id twice": at("config/data/id", ["a", "a"]),
+    "what is ignored": at("config/data/columns/ignore", 3),
+    "separator": at("config/data/read/separator", 5),
+    "metrics": at("config/metrics", 5),
+    "negative threads": at("record/threads", -1),
+    "a thousand million threads": at("record/threads", 10**9),
+    "record": at("record", None),
+    "packages": at("record/packages", []),
+    "lists of lists": at("config/x", NESTED),
+    "classes of lists": at("schema/classes", NESTED),
+    "a tensor": at("config/x", torch.ones(3)),
+    "bytes": at("config/x", b"x"),
+    "sparse weights": weight(lambda value: value.to_sparse()),
+    "weights that are nowhere": weight(lambda value: value.to("meta")),
+    "weights without an end": weight(lambda value: torch.ones(1).expand(10**6, 10**6)),
+    "weights in text": weight(lambda value: "x"),
+    "optimizer": at("optimizer_states", 5),
+    "callbacks": at("callbacks/Checkpoints", {"best": "x", "train_loss": 1.0}),
+    "log": at("log", {"size": "x", "columns": []}),
+    "random numbers": at("rng", 5),
+}
+MISFITS: dict[str, Callable[[dict[str, Any]], Any]] = {  # read, but no net comes of it
+    "whole numbers": weight(lambda value: value.int()),
+    "complex numbers": weight(lambda value: value + 0j),
+    "no head": at("config/head", "x"),
+    "hidden": at("config/model/hidden", "x"),
+    "a negative width": at("config/model/hidden", [-5]),
+    "a width of 0.5": at("config/model/hidden", [0.5]),
+    "wide": at("config/model/hidden", [100_000, 100_000]),
+    "wider": at("config/model/hidden", [10**12, 10**12]),
+    "activation": at("config/model/activation", 5),
+    "dropout": at("config/model/dropout", "x"),
+}
+UNBUILT: dict[str, Callable[[dict[str, Any]], Any]] = {  # a net, but no run
+    "batch_size": at("config/data/batch_size", 0),
+    "a batch_size in text": at("config/data/batch_size", "x"),
+    "fraction": at("config/data/split/test_fraction", float("nan")),
+    "folds": at("config/data/num_folds", "x"),
+    "key": at("config/data/nope", 5),
+    "callback": at("config/callbacks/early_stopping", 5),
+    "a callback of nothing": at("config/callbacks/early_stopping", {"a": 1}),
+    "a metric's name": at("config/metrics/a.b", {"_target_": "torchmetrics.classification.MulticlassAccuracy"}),
+    "optimizer": at("config/optimizer", 5),
+    "lr": at("config/optimizer/lr", "x"),
+    "scheduler": at("config/scheduler", {"a": 1}),
+    "epochs": at("config/trainer/max_epochs", "x"),
+    "no seed": lambda content: content["config"].pop("seed"),
+    "monitor": at("config/monitor", "val/nope"),
+}
+
+
+@pytest.mark.parametrize("name", [*FORGED, *MISFITS])
+def test_forged_values_are_refused(name: str, forged: Callable[..., Path]) -> None:
+    def change(content: dict[str, Any]) -> None:
+        content["schema"]["numbers"] = list(content["schema"]["numbers"])
+        (FORGED | MISFITS)[name](content)
+
+    run = forged(change)
+    with pytest.raises(ValueError, match="is not a checkpoint" if name in FORGED else "model|weights|head|dropout"):
+        load(run)
+
+
+@pytest.mark.parametrize("name", UNBUILT)
+def test_forged_configs_are_refused(name: str, forged: Callable[..., Path]) -> None:
+    run = forged(UNBUILT[name])
+    shutil.copy(run / "checkpoints" / "best.ckpt", run / "checkpoints" / "last.ckpt")
+    with pytest.raises(ValueError, match=r"."):
+        Run.open(run).data()
+    if name != "key":
+        with pytest.raises(ValueError, match=re.escape(str(run))):
+            continued(configure(run), [], False)
+
+
+@pytest.mark.parametrize(
+    "name", [".lock", "train.log", "metrics.json", "log/metrics.csv", "checkpoints/best.ckpt", "log"]
+)
+def test_nothing_is_followed_out_of_a_run(
+    name: str, finished: Path, inside: Callable[..., Any], tmp_path: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "outside").mkdir()
+    target = tmp_path / "outside" / "file"
+    target.write_text("mine")
+    path = tmp_path / "run" / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    path.symlink_to(target.parent if name == "log" else target)
+    said = str(inside("resume=run", "trainer.max_epochs=200"))
+    assert re.search(f"run/{name} is a link, or no file: take it away", said)
+    assert target.read_text() == "mine"
+    assert [file.name for file in target.parent.iterdir()] == ["file"]
+
+
+def test_what_is_written_beside_a_run_is_not_written_through_links(finished: Path, tmp_path: Path) -> None:
+    run, target = tmp_path / "run", tmp_path / "mine"
+    shutil.copytree(finished, run)
+    target.write_text("mine")
+    for name in ("part-model.pt2", "model.pt2", "model.pt2.json"):
+        (run / name).symlink_to(target)
+    export.export(Run.open(run), "torch")
+    assert target.read_text() == "mine"
+    assert not (run / "model.pt2").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("key", "place"),
+    [
+        *[("dirpath", place) for place in ("..", "a/../../b", "here", "~/x", "/etc", "local:///etc/x", "memory://x")],
+        *[("filename", place) for place in ("../x", "/x", "~/x", "simplecache::local:///x", "$HOME/x")],
+    ],
+)
+def test_a_repeated_run_writes_into_its_folder_alone(key: str, place: str, tmp_path: Path) -> None:
+    config = configure(tmp_path / "run")
+    own = {"_target_": "lightning.pytorch.callbacks.ModelCheckpoint", "dirpath": str(tmp_path / "run" / "kept")}
+    config["callbacks"]["kept"] = own
+    assert recorded(config, tmp_path / "new", False)["callbacks"]["kept"]["dirpath"] == str(tmp_path / "new" / "kept")
+    own[key] = place
+    with pytest.raises(ValueError, match="not into its folder: to trust it, say trust=true"):
+        recorded(config, tmp_path / "new", False)
+    recorded(config, tmp_path / "new", True)
+    moved = configure(tmp_path / "run") | {"trainer": configure("x")["trainer"] | {"default_root_dir": ".."}}
+    with pytest.raises(ValueError, match=r"trainer.default_root_dir=\.\."):
+        recorded(moved, tmp_path / "new", False)
+
+
+JSON = [
+    "[]",
+    "5",
+    "null",
+    '"x"',
+    "[" * 10**5,
+    '{"val/loss": "x"}',
+    '{"val/loss": null}',
+    '{"val/loss": true}',
+    '{"x": {}}',
+]
+JSON += ['{"val/loss": [1]}', "", "{", "\0", '{"val/loss": 1' + "0" * 5000 + ', "x": []}', " " * 2**25, '{"x": 1}']
+
+
+@pytest.mark.parametrize("text", JSON, ids=[text[:20] for text in JSON])
+def test_metrics_of_another_shape(text: str, finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").write_text(text)
+    for work in (
+        lambda: read_metrics(tmp_path / "run", "val/loss"),
+        lambda: evaluate.reproduce(Run.open(tmp_path / "run"), Run.open(tmp_path / "run").data()),
+    ):
+        with pytest.raises(ValueError, match=r"metrics.json (is not|does not hold|lacks)"):
+            work()
+    if text != '{"x": 1}':
+        with pytest.raises(ValueError, match=r"metrics.json"):
+            compared(tmp_path / "run", finished)
+
+
+@pytest.mark.parametrize("text", ["{}", "[1]", "[" * 10**5, "x", "[null]"])
+def test_a_sweep_of_another_shape(text: str, inside: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "sweep.json").write_text(text)
+    assert re.match(
+        r"error: sweep/sweep.json (is not whole JSON|does not hold)", str(inside("-m", "seed=0,1", "folder=sweep"))
+    )
+    assert (tmp_path / "sweep" / "sweep.json").read_text() == text
+
+
+def test_a_terminal_obeys_no_name(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, inside: Callable[..., Any]
+) -> None:
+    red = "\x1b[31mred\x07\u202e"
+    row = dict.fromkeys(("precision", "recall", "f1", "support"), 1.0)
+    result = {"rows": 2, "table": "x.csv", "classes": ["a\nb", red], "per_class": {"a": row, red: row}}
+    result |= {"confusion": [[1, 0], [0, 1]], "measures": {"this run": {"accuracy": 1.0}}}
+    assert r"\x1b[31mred\x07\u202e" in evaluate.show(result)
+    assert errors.in_one_line(f"no class {red}") == r"no class \x1b[31mred\x07\u202e"
+    assert errors.visible("é 漢 \n") == "é 漢 \n"
+    record = logging.LogRecord("x", logging.INFO, "x", 1, "columns %s\nand", (red,), None)
+    assert errors.Visible("%(message)s").format(record) == "columns \\x1b[31mred\\x07\\u202e\nand"
+    pl.DataFrame({red: ["a", "a"] * 20, "x": range(40), "y": ["a", "b"] * 20}).write_csv(tmp_path / "t.csv")
+    assert inside("data=csv", "data.path=t.csv", "data.target=y", "trainer.max_epochs=1", "folder=run") is None
+    assert r"left out, as the training rows hold one value there: \x1b[31mred" in capsys.readouterr().out
+    assert "\x1b" not in (tmp_path / "run" / "train.log").read_text()
+
+
+def test_a_run_goes_on_from_another_folder(finished: Path, command: Any, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    pl.DataFrame({"x": range(40), "y": ["a", "b"] * 20}).write_csv(tmp_path / "t.csv")
+    words = ["data=csv", "data.path=t.csv", "data.target=y", "trainer.max_epochs=1"]
+    for more in (["folder=before"], ["folder=run", "init_from=before"]):
+        assert command("classify.train", *words, *more).returncode == 0
+    for name in ("checkpoints", "log"):
+        shutil.rmtree(tmp_path / "run" / name)
+    (tmp_path / "run" / "metrics.json").unlink()
+    text = (tmp_path / "run" / ".hydra" / "config.yaml").read_text()
+    assert f"init_from: {tmp_path}/before" in text
+    assert f"path: {tmp_path}/t.csv" in text

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+import yaml
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from classify.build import Config, resolved
-from classify.folder import alias, clear, read_json, shown
-from classify.run import Run, read_checkpoint, write_checkpoint
-from classify.trust import check_targets
+from classify.checkpoint import is_plain, read_checkpoint, write_checkpoint
+from classify.folder import alias, clear, read_metrics, shown
+from classify.keys import leaves
+from classify.run import Run
+from classify.trust import check_recorded, check_targets
+
+MOST_YAML = 2**16  # bytes; conf/ makes 4,000 of them
+REFERENCE = re.compile(r"\$\{([\w.]+)\}")  # to another key of the config, by its full name
+PLACE = re.compile(r"dir|folder|path|root|uri|url")  # keys that say where something is written
+LEADS_OUT = re.compile(r"^~|\.\.|:/|::|\$")
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +53,7 @@ def continued(config: Config, keys: Iterable[str], trust: bool) -> Config:
         run = Run.open(last, trust=trust)
         own = recorded(run.trusted(*run.config), folder, trust)
     else:
-        started = OmegaConf.load(folder / ".hydra" / "config.yaml")
-        started.folder = str(folder)
-        if not trust:
-            check_targets(OmegaConf.to_container(started, resolve=True), folder)
-        own = resolved(started, folder, started.test)  # type: ignore[arg-type]
+        own = recorded(started(folder, trust), folder, trust)
     for key in keys:
         if key == "trainer.max_epochs" and last.exists() and own["scheduler"] and own["scheduler"].get("total"):
             raise ValueError(
@@ -66,6 +71,37 @@ def continued(config: Config, keys: Iterable[str], trust: bool) -> Config:
     return own | {"resume": str(folder)}
 
 
+def started(folder: Path, trust: bool) -> Config:
+    """The config that a run was started with, as plain values; ValueError, unless `trust`, for what could run code.
+
+    It may refer to plain values of its own alone, so that it is no larger than it looks, and calls no resolver.
+    """
+    file = folder / ".hydra" / "config.yaml"
+    try:
+        with file.open() as opened:
+            text = opened.read(MOST_YAML)
+        fine = len(text) < MOST_YAML and is_plain(yaml.safe_load(text), 10 * len(text))  # aliases may have no end
+        cfg = OmegaConf.create(text) if fine else None
+    except RecursionError:
+        cfg = None
+    if not isinstance(cfg, DictConfig):
+        raise ValueError(f"{file} is no config, or more than {MOST_YAML} characters: take it from a copy")
+    cfg.folder = str(folder)
+    if not trust:
+        values = dict(leaves(cfg))
+        fixed = {key for key, value in values.items() if not isinstance(value, dict | list) and "${" not in str(value)}
+        for text in texts(list(values.values())):
+            keys = REFERENCE.findall(text)
+            if text.count("${") > len(keys) or not fixed.issuperset(keys):
+                raise ValueError(f"{file} holds {text[:80]!r}, to be interpolated: if you trust it, say trust=true")
+        check_targets(OmegaConf.to_container(cfg, resolve=True), file)
+    check_recorded(OmegaConf.to_container(cfg, resolve=True), file)  # type: ignore[arg-type]
+    own = resolved(cfg, folder, cfg.test)
+    if not trust:
+        check_targets(own, file)
+    return own
+
+
 def cut(config: Config) -> Run | None:
     """What there is to go on from in the config's folder, if `resume` says so; None where the run begins, or again."""
     folder = Path(config["folder"])
@@ -79,7 +115,8 @@ def cut(config: Config) -> Run | None:
 def renew(run: Run, config: Config) -> None:
     """Puts the config that a run goes on with into its last.ckpt, so that it holds though it be killed at once."""
     if run.config != config:
-        write_checkpoint(read_checkpoint(run.path) | {"config": config}, run.path)
+        content = read_checkpoint(run.path) | {"config": config, "schema": run.schema.plain()}
+        write_checkpoint(content, run.path)
 
 
 def restore(folder: Path) -> None:
@@ -116,11 +153,14 @@ def recorded(config: Config, folder: Path | str, trust: bool) -> Config:
         return f"{folder}{node[len(old) :]}" if inside else node
 
     made = moved(config)
-    for text in texts([made["callbacks"], made["logger"], made["trainer"]["profiler"]]):
-        path = Path(text)
-        inside = path.is_relative_to(Path(folder).absolute()) or not path.is_absolute()
-        if not trust and (not inside or ".." in path.parts):
-            raise ValueError(f"{shown(old)} would write to {text[:80]}, outside of its folder")
+    for key, value in leaves(OmegaConf.create({key: made[key] for key in ("callbacks", "logger", "trainer")})):
+        for text in () if trust else texts([value]):
+            inside = Path(text).is_relative_to(Path(folder).absolute())
+            outside = Path(text).is_absolute() or PLACE.search(key.rpartition(".")[2])
+            if LEADS_OUT.search(text) or (outside and not inside):
+                raise ValueError(
+                    f"{shown(old)} would write to {key}={text[:80]}, not into its folder: to trust it, say trust=true"
+                )
     return made
 
 
@@ -136,8 +176,8 @@ def compared(old: Path, new: Path) -> str:
     """Whether two finished runs are equal bit for bit; if not, in what, and what else differs that may be why."""
     runs = [(Run.open(old, name), Run.open(new, name)) for name in ("best", "last")]
     found = [f"{one.path.name} by up to {gap:g}" for one, other in runs if (gap := distance(one, other))]
-    before, now = read_json(old / "metrics.json"), read_json(new / "metrics.json")
-    found += [f"{name} {before[name]:g} there, {now[name]:g} here" for name in now if before.get(name) != now[name]]
+    before, now = read_metrics(old), read_metrics(new)
+    found += [f"{name} {before.get(name)} there, {now[name]} here" for name in now if before.get(name) != now[name]]
     if not found:
         return f"equal to {shown(old)}: weights and metrics, to the last bit"
     there, here = ({**run.record, **run.record["packages"]} for run in runs[0])

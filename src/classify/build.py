@@ -6,7 +6,7 @@ Hydra and Lightning are imported by the functions that need them: to load a fini
 from __future__ import annotations
 
 import logging
-import os
+import math
 import sys
 import warnings
 from collections import OrderedDict
@@ -22,7 +22,7 @@ from torch import nn
 from classify import nets
 from classify.columns import FIRST_CODE
 from classify.heads import head_for
-from classify.pace import batches_per_step
+from classify.pace import batches_per_step, free_memory
 from classify.schema import Schema
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from classify.data import TabularData
     from classify.module import Classifier
 
+WEIGHT_BYTES = 12  # in training: itself, its gradient, and what the optimizer keeps of it
 Config = dict[str, Any]  # the composed config, resolved, as plain values
 
 
@@ -40,15 +41,19 @@ def resolved(cfg: DictConfig, folder: Path | str, test: bool) -> Config:
     """The composed config as plain values, for a run in this folder."""
     from omegaconf import OmegaConf
 
+    from classify.earlier import absolute
+
+    absolute(cfg)
     cfg.folder, cfg.test = str(folder), test
-    if os.path.isfile(cfg.data.path):  # so that the run finds its table from anywhere
-        cfg.data.path = os.path.abspath(cfg.data.path)
     cfg.mode = better({str(key): value for key, value in cfg.items()})
     return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
 
 
-def net(config: Config, schema: Schema) -> nn.Sequential:
-    """Encode -> the model -> the head, with every size taken from the schema."""
+def net(config: Config, schema: Schema, most: float = math.inf) -> nn.Sequential:
+    """Encode -> the model -> the head, with every size taken from the schema; ValueError for more than `most` weights.
+
+    They are counted before any is made.
+    """
     arguments = dict(config["model"])
     target = arguments.pop("_target_", "")
     module, _, name = target.rpartition(".")
@@ -64,7 +69,15 @@ def net(config: Config, schema: Schema) -> nn.Sequential:
         [FIRST_CODE + len(category.values) for category in schema.categories],
         [category.embedded for category in schema.categories],
     )
-    body = model(encode.out_features, head.in_features(schema.num_classes), **arguments)
+    sizes = encode.out_features, head.in_features(schema.num_classes)
+    try:
+        with torch.device("meta"):
+            count = sum(parameter.numel() for parameter in model(*sizes, **arguments).parameters())
+    except Exception:  # of a model that cannot be made without numbers: the real one says what is wrong
+        count = 0
+    if count > most:
+        raise ValueError(f"model: {count:,} weights are too many: there is room for {most:,}: make it smaller")
+    body = model(*sizes, **arguments)
     return nn.Sequential(OrderedDict(encode=encode, body=body, head=head()))
 
 
@@ -81,6 +94,7 @@ def data(config: Config, schema: Schema | None = None) -> TabularData:
     from hydra.utils import instantiate
 
     make = instantiate(config["data"], _convert_="all", _partial_=True)
+    check_arguments("data", make.func, (), make.keywords)
     table: TabularData = make(schema=schema, batches_per_step=batches_per_step(config))
     table.setup()
     return table
@@ -125,9 +139,10 @@ def classifier(config: Config, schema: Schema, measured: dict[str, Metric] | Non
     if "fused" in optimizer.keywords and config["trainer"]["precision"] in ("bf16-true", "16-true"):
         optimizer.keywords["fused"] = False  # on the CPU torch's SGD leaves such weights as they were (pytorch#191763)
     quick = batches_per_step(config) > 1
+    most = free_memory(config["trainer"]["accelerator"]) // WEIGHT_BYTES
     make = partial(QuickClassifier, config["data"]["batch_size"]) if quick else Classifier
     made = make(
-        net(config, schema),
+        net(config, schema, most),
         optimizer,
         instantiate(config["scheduler"], _convert_="all"),
         loss(config, schema),
@@ -166,6 +181,7 @@ def trainer(config: Config, saved: dict[str, Any]) -> Trainer:
     arguments["enable_progress_bar"] &= sys.stderr.isatty()  # off a terminal it would print a line per refresh
     wanted = [node for node in config["callbacks"].values() if node and node.get("every_n_steps") != 0]
     listeners = [instantiate(node, _convert_="all") for node in wanted]
+    arguments.setdefault("default_root_dir", config["folder"])
     loggers = [instantiate(node, _convert_="all") for node in config["logger"].values() if node]
     plugins = [*(instantiate(arguments.pop("plugins", None) or [], _convert_="all")), WholeFiles()]
     listeners.append(SaveWith(saved))

@@ -13,12 +13,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 
-from classify.earlier import check_beside, check_earlier, resumable, stay_in
+from classify.earlier import absolute, check_beside, check_earlier, check_links, resumable, stay_in
 from classify.errors import errors_that_end
 from classify.folder import check_around, claim, lock, read_json, write_json
-from classify.keys import CONF, leaves, nearest, shipped
+from classify.keys import CONF, describe, leaves, nearest, same_type, shipped
 
 FIRST_PROCESS = int(os.environ.get("LOCAL_RANK", 0)) == 0  # of those that trainer=ddp starts
 
@@ -28,9 +28,10 @@ RANGES = {  # key: (least, most); every number of a list must lie in it
     "data.split.seed": (0, 2**32 - 1),
     "data.batch_size": (1, math.inf),
     "data.batches_per_step": (1, math.inf),
+    "data.num_folds": (2, math.inf),
     "data.split.validation_fraction": (0.001, 0.999),
     "data.split.test_fraction": (0.001, 0.999),
-    "model.hidden": (1, math.inf),
+    "model.hidden": (1, 2**24),
     "model.dropout": (0, 0.999),
     "optimizer.lr": (0, sys.float_info.max),
     "optimizer.momentum": (0, 1),
@@ -65,6 +66,8 @@ class Guard(Callback):
             check_values(config, config.hydra.runtime.choices)
             if config.resume is not None:
                 stay_in(resumable(str(config.resume)), config)
+            with read_write(config):
+                absolute(config)
             folder = Path(config.hydra.run.dir)
             if FIRST_PROCESS:
                 check_around(folder)
@@ -80,7 +83,8 @@ class Guard(Callback):
             words += [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
             file = Path(config.hydra.sweep.dir) / "sweep.json"
             check_around(file.parent, below=True)
-            if file.exists() and read_json(file) == words:
+            if file.exists() and read_json(file, list[str]) == words:
+                check_links(file.parent, config.trust)
                 return lock(file.parent)  # the same sweep goes on: its finished jobs are skipped
             check_sweep(config)
             claim(file.parent)
@@ -123,7 +127,10 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     for key in sections:
         if not OmegaConf.is_dict(cfg.get(key)):
             raise ValueError(f"{key} cannot be left out as a whole: set {key}.NAME=null for what is not wanted")
+    groups = {key.rpartition(".")[0] for key in types}
     for key, value in leaves(cfg):
+        if key in groups and value:
+            raise ValueError(f"{key}={value} is not a group of keys")
         if value == "???" or (value == "" and types.get(key)):
             raise ValueError(f"{key} has no value: add {key}=...")
         if key in types and not same_type(value, types[key]):
@@ -131,6 +138,10 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
         if key in WHOLE and isinstance(value, float):
             raise ValueError(f"{key}={value} is not a whole number")
         check_range(key, value)
+    nodes = {f"{key}.{name}": node for key in ("callbacks", "logger", "metrics") for name, node in cfg[key].items()}
+    for key, node in (nodes | {"optimizer": cfg.optimizer, "scheduler": cfg.scheduler}).items():
+        if node and not (OmegaConf.is_dict(node) and "_target_" in node and key.count(".") < 2):
+            raise ValueError(f"{key} is nothing that can be made: it needs a _target_, and a name without dots")
     check_monitors(cfg)
     check_earlier(cfg)
     if "loss" in cfg.metrics:
@@ -172,25 +183,6 @@ def check_monitors(cfg: DictConfig) -> None:
     for name, node in cfg.callbacks.items():
         if node and node.get("monitor") not in (None, "train/loss", *names):
             raise ValueError(f"callbacks.{name}.monitor={node.monitor} is not measured: there are {', '.join(names)}")
-
-
-def same_type(value: Any, default: Any) -> bool:
-    """Whether `value` may stand where `default` stands: an int is a good float, and any scalar is good text."""
-    if default in (None, "???") or any(isinstance(side, str) and side.startswith("${") for side in (value, default)):
-        return True
-    if isinstance(default, str):
-        return isinstance(value, str | int | float)
-    if isinstance(default, list):
-        return isinstance(value, list) and all(same_type(item, default[0]) for item in value if default)
-    if isinstance(default, bool) or isinstance(value, bool):
-        return type(value) is type(default)
-    return isinstance(value, int | float if isinstance(default, float) else type(default))
-
-
-def describe(default: Any) -> str:
-    names = {bool: "true or false", int: "a whole number", float: "a number", list: "a list", str: "text"}
-    kind = names.get(type(default), "a group of keys")
-    return f"{kind} of {describe(default[0]).removeprefix('a ')}s" if kind == "a list" and default else kind
 
 
 def in_sweep() -> bool:

@@ -1,10 +1,12 @@
 """Earlier: what is said of an earlier run with resume=, rerun= and init_from=, checked before anything is imported."""
 
+import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from classify.folder import STARTED, checkpoint_file
 
@@ -27,11 +29,29 @@ def check_earlier(config: DictConfig) -> None:
         checkpoint_file(path)
 
 
+def absolute(config: DictConfig) -> None:
+    """Has the run find its table and the run it starts from, from wherever it goes on."""
+    for key, is_there in (("data.path", os.path.isfile), ("init_from", os.path.exists)):
+        path = OmegaConf.select(config, key)
+        if path is not None and is_there(str(path)):
+            OmegaConf.update(config, key, os.path.abspath(str(path)))
+
+
 def stay_in(folder: Path, config: DictConfig) -> None:
     """Has Hydra use the folder of an earlier run, and leave its record in .hydra/ as it is."""
+    check_links(folder, config.trust)
     with read_write(config), open_dict(config):
         config.folder = str(folder)
         config.hydra.output_subdir = None
+
+
+def check_links(folder: Path, trust: bool) -> None:
+    """Raises ValueError, unless `trust`, for a folder in which anything leads out of it: it would be written there."""
+    for place, folders, files in os.walk(folder):
+        for name in () if trust else (*folders, *files):
+            mode = os.lstat(path := Path(place, name)).st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise ValueError(f"{path} is a link, or no file: take it away, or if it is yours say trust=true")
 
 
 def said(words: Iterable[str]) -> set[str]:

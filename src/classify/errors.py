@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import logging
 import os
 import sys
 import traceback
@@ -68,7 +69,19 @@ def explained(error: Exception) -> str | None:
     return None
 
 
+def visible(text: str) -> str:
+    """The text with what a terminal would obey escaped, such as \\x1b, but for the ends of lines."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+class Visible(logging.Formatter):
+    """Shows names of columns and classes as they are, whatever they are."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
 def in_one_line(text: str) -> str:
     """The words of a message, the middle left out where a file has put a book into it."""
-    line = " ".join(text.split())
+    line = visible(" ".join(text.split()))
     return line if len(line) <= 2000 else f"{line[:1000]} ... {line[-500:]}"

@@ -10,8 +10,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classify.errors import Parser, one_line_errors
-from classify.folder import check_file, checkpoint_file, read_json, write_json
+from classify.errors import Parser, in_one_line, one_line_errors, visible
+from classify.folder import check_file, checkpoint_file, read_metrics, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +32,7 @@ def reproduce(run: Run, data: TabularData) -> dict[str, float]:
         raise ValueError(f"{run.folder} is no finished run: it has no metrics.json")
     exact = exactly(run)
     found = run.measure(data, "val") | run.measure(data, "test")
-    for name, value in read_json(file).items():
+    for name, value in read_metrics(run.folder, *found).items():
         compared = exact or name.endswith("/loss")
         if compared and not math.isclose(found[name], value, rel_tol=0, abs_tol=1e-6 if exact else 1e-2):
             raise ValueError(f"{name} is {found[name]:.7f} now, but {file} says {value:.7f}")
@@ -127,7 +127,8 @@ def evaluate(run: Run, table: str | None, threshold: float | None, calibrate: bo
 
 def show(result: dict[str, Any]) -> str:
     """The evaluation as text for a terminal."""
-    names = [name if len(name) <= WIDEST else f"{name[: WIDEST - 3]}..." for name in result["classes"]]
+    names = [in_one_line(name) for name in result["classes"]]
+    names = [name if len(name) <= WIDEST else f"{name[: WIDEST - 3]}..." for name in names]
     width = max(map(len, ["this class", *names]))
     lines = [f"{result['rows']} rows of {result['table']}", ""]
     lines.append(f"{'class':{width}}  precision  recall      f1  support")
@@ -170,11 +171,11 @@ def main() -> None:
 
         run = Run.open(file, trust=words.trust)
         result = evaluate(run, words.table, words.threshold, words.calibrate)
-        print(show(result))
+        print(visible(show(result)))
         if "metrics" in result:
             file, exact = run.folder / "metrics.json", exactly(run)
             equal = f"equal to {file} to 1e-6" if exact else f"the losses are equal to those in {file} to 0.01"
-            print(f"\n{describe(result['metrics'])}\n{equal}")
+            print(visible(f"\n{describe(result['metrics'])}\n{equal}"))
         name = "evaluation" if words.table is None else f"evaluation-{Path(words.table).stem}"
         write_json(run.folder / f"{name}.json", result)
 

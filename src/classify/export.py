@@ -7,6 +7,7 @@ python -m classify.export RUN --format torch     # model.pt2: a torch.export pro
 from __future__ import annotations
 
 import logging
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +45,8 @@ def export(run: Run, kind: str) -> tuple[Path, float]:
     rows = schema.rows(frame)
     expected = classifier(rows).softmax(-1)
     file = run.folder / ("model.onnx" if kind == "onnx" else "model.pt2")
-    part = file.with_name(f"part-{file.name}")
-    try:
+    with tempfile.TemporaryDirectory(".part", ".", run.folder) as beside:
+        part = Path(beside) / file.name
         if kind == "onnx":
             import onnxruntime
 
@@ -64,8 +65,6 @@ def export(run: Run, kind: str) -> tuple[Path, float]:
         about = {"inputs": inputs, "classes": schema.classes, "schema": schema.plain(), "checked_rows": len(frame)}
         put(part, file)
         write_json(file.with_name(f"{file.name}.json"), about | {"largest_difference": difference})
-    finally:
-        part.unlink(missing_ok=True)
     return file, difference
 
 

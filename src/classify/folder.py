@@ -6,9 +6,12 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from types import UnionType
+from typing import Any, BinaryIO, get_args, get_origin, get_type_hints
 
+MOST_JSON = 2**24  # bytes of a file of ours
 LOCK, STARTED = ".lock", ".hydra/overrides.yaml"  # the last that Hydra writes before a run
 
 made: dict[Path, list[Path]] = {}  # by folder that this process has claimed: it and those above that it made
@@ -120,11 +123,45 @@ def shown(folder: str | Path) -> str:
     return str(folder) if here.startswith("..") else here
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, kind: Any) -> Any:
+    """The content of one of our files, all numbers as float; ValueError unless it is of this type."""
+    if path.exists() and not (path.is_file() and path.stat().st_size <= MOST_JSON):
+        raise ValueError(f"{path} is not a file of at most {MOST_JSON >> 20} MB: take it from a copy")
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
+        content = json.loads(path.read_text(), parse_int=float)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not whole JSON ({error}): train again, or take it from a copy") from None
+    if not fits(content, kind):
+        raise ValueError(f"{path} does not hold a {kind}: train again, or take it from a copy")
+    return content
+
+
+def read_metrics(folder: Path, *names: str) -> dict[str, float]:
+    """What metrics.json says; ValueError where it says nothing of these."""
+    metrics = read_json(folder / "metrics.json", dict[str, float])
+    if absent := [name for name in names if name not in metrics]:
+        raise ValueError(f"{folder / 'metrics.json'} lacks {absent[0]}: train again, or take it from a copy")
+    return metrics
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of this type, such as dict[str, float], in this range, or the fields of this dataclass.
+
+    A list is a good tuple, and an int a good float.
+    """
+    inner = get_args(kind)
+    if isinstance(kind, UnionType):
+        return any(fits(value, one) for one in inner)
+    if isinstance(kind, range):
+        return type(value) is int and value in kind
+    if is_dataclass(kind):
+        kinds = get_type_hints(kind)
+        return isinstance(value, dict) and value.keys() == kinds.keys() and all(fits(value[k], kinds[k]) for k in kinds)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(fits(k, inner[0]) and fits(v, inner[1]) for k, v in value.items())
+    if inner:
+        return isinstance(value, list | tuple) and all(fits(item, inner[0]) for item in value)
+    return kind is Any or type(value) is kind or (kind is float and fits(value, range(-(2**63), 2**63)))
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -81,3 +81,22 @@ def nearest(word: str, words: list[str]) -> str:
         last[name] for name in difflib.get_close_matches(word.rsplit(".", 1)[-1], list(last), 1, 0.6)
     ]
     return f" (did you mean {close[0]}?)" if close else ""
+
+
+def same_type(value: Any, default: Any) -> bool:
+    """Whether `value` may stand where `default` stands: an int is a good float, and any scalar is good text."""
+    if default in (None, "???") or any(isinstance(side, str) and side.startswith("${") for side in (value, default)):
+        return True
+    if isinstance(default, str):
+        return isinstance(value, str | int | float)
+    if isinstance(default, list):
+        return isinstance(value, list) and all(same_type(item, default[0]) for item in value if default)
+    if isinstance(default, bool) or isinstance(value, bool):
+        return type(value) is type(default)
+    return isinstance(value, int | float if isinstance(default, float) else type(default))
+
+
+def describe(default: Any) -> str:
+    names = {bool: "true or false", int: "a whole number", float: "a number", list: "a list", str: "text"}
+    kind = names.get(type(default), "a group of keys")
+    return f"{kind} of {describe(default[0]).removeprefix('a ')}s" if kind == "a list" and default else kind

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -47,3 +49,16 @@ def watched(config: dict[str, Any]) -> bool:
         key not in PER_RUN and repr(value) != repr(UNWATCHED.get(key, ...))  # 1 batch is not 1.0, which is all
         for key, value in config["trainer"].items()
     )
+
+
+def free_memory(accelerator: str) -> int:
+    """Bytes that are free where the Trainer trains."""
+    if accelerator != "cpu" and torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0]
+    meminfo, container = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+    if not meminfo.exists():  # not Linux: half of what is built in
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    free = int(meminfo.read_text().split("MemAvailable:")[1].split()[0]) * 1024
+    if (container / "memory.max").exists() and (most := (container / "memory.max").read_text().strip()) != "max":
+        free = min(free, int(most) - int((container / "memory.current").read_text()))
+    return free

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from classify.errors import Parser, one_line_errors
+from classify.errors import Parser, in_one_line, one_line_errors
 from classify.folder import check_file, checkpoint_file, put
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def predict(run: Run, table: str, threshold: float | None = None, temperature: f
                 why = "the classifier was trained with it" if {*absent} - {*ids} else "data.id names it"
                 raise ValueError(f"{table}: there is no column {', '.join(absent)}: {why}")
             if extra := [name for name in batch.columns if name not in {*schema.feature_names, *not_read}]:
-                log.warning("columns that training left out are ignored: %s", ", ".join(extra))
+                log.warning("columns that training left out are ignored: %s", in_one_line(", ".join(extra)))
         try:
             with numbered(range(num_rows, num_rows + len(batch))):
                 rows = schema.rows(batch)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import io
 import shutil
 import subprocess
 import sys
@@ -17,7 +16,8 @@ import torch
 from torch import Tensor
 
 from classify import build, tables
-from classify.folder import checkpoint_file, write_whole
+from classify.checkpoint import read_checkpoint
+from classify.folder import checkpoint_file
 from classify.schema import Rows, Schema
 from classify.trained import TrainedClassifier
 from classify.values import polars_type
@@ -25,7 +25,6 @@ from classify.values import polars_type
 if TYPE_CHECKING:
     from classify.data import TabularData
 
-SECTIONS = {"data", "model", "head", "metrics", "trainer", "callbacks", "monitor", "mode", "folder"}  # of every config
 PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "scikit-learn", "polars", "numpy")
 
 
@@ -49,25 +48,21 @@ class Run:
         """
         file = checkpoint_file(path, checkpoint)
         content = read_checkpoint(file)
-        try:
-            sound = {key: type(content["record"][key]) for key in ("threads", "device", "data_sha256")}
-            if sound != {"threads": int, "device": str, "data_sha256": str} or not content["config"].keys() >= SECTIONS:
-                raise KeyError("config or record")
-            return cls(
-                path=file,
-                config=content["config"],
-                schema=Schema.from_plain(content["schema"]),
-                record=content["record"],
-                num_epochs=content["epoch"] + 1,
-                weights={k.removeprefix("net."): v for k, v in content["state_dict"].items() if k.startswith("net.")},
-                trust=trust,
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{file} is not a checkpoint of this project ({type(error).__name__}: {error})") from None
+        return cls(
+            path=file,
+            config=content["config"],
+            schema=content["schema"],
+            record=content["record"],
+            num_epochs=content["epoch"] + 1,
+            weights={k.removeprefix("net."): v for k, v in content["state_dict"].items() if k.startswith("net.")},
+            trust=trust,
+        )
 
     def classifier(self) -> TrainedClassifier:
         try:
-            net = build.net(self.config, self.schema)
+            net = build.net(self.config, self.schema, sum(weight.numel() for weight in self.weights.values()))
+            if wrong := [name for name, value in net.state_dict().items() if not same_kind(value, self.weights[name])]:
+                raise TypeError(f"{wrong[0]} is of another type")
             net.load_state_dict(self.weights)
         except (RuntimeError, TypeError, KeyError) as error:
             raise ValueError(f"{self.path}: its weights do not fit its config: {str(error).splitlines()[-1]}") from None
@@ -75,10 +70,12 @@ class Run:
 
     def trusted(self, *keys: str) -> build.Config:
         """The config; ValueError when something at these keys may not be called."""
-        from classify.trust import check_targets  # only here, as it reads conf/ with OmegaConf
+        from classify.trust import check_recorded, check_targets  # only here, as they read conf/ with OmegaConf
 
         if not self.trust:
             check_targets([self.config[key] for key in keys], self.path)
+        check_recorded(self.config, self.path)
+        self.classifier()  # made before anything is written
         return self.config
 
     @property
@@ -127,23 +124,9 @@ def load(path: str | Path) -> TrainedClassifier:
     return Run.open(path).classifier()
 
 
-def read_checkpoint(file: Path) -> dict[str, Any]:
-    """The content of one of our checkpoints, unpickling nothing but tensors and plain values."""
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-        if isinstance(content, dict) and content.keys() >= {"state_dict", "config", "schema", "record"}:
-            return content
-    except Exception as error:  # torch.load raises a dozen kinds, from EOFError to UnpicklingError
-        raise ValueError(f"{file} is not a whole checkpoint ({type(error).__name__})") from error
-    raise ValueError(f"{file} is not a checkpoint of this project: it holds no config, schema and record")
-
-
-def write_checkpoint(content: dict[str, Any], file: Path) -> None:
-    """Writes it whole or not at all; through memory, as torch hides what a disk says."""
-    memory = io.BytesIO()
-    torch.save(content, memory)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, memory.getbuffer())
+def same_kind(one: Tensor, other: Tensor) -> bool:
+    """Whether both hold real numbers, of whatever precision, or both the same other type."""
+    return one.dtype == other.dtype or (one.is_floating_point() and other.is_floating_point())
 
 
 def record(table: TabularData, device: str) -> dict[str, Any]:
@@ -172,6 +155,6 @@ def describe(metrics: dict[str, float]) -> str:
     """A line for each split: val  loss 0.0612  accuracy 0.9825 ..."""
     lines: dict[str, str] = {}
     for key, value in metrics.items():
-        split, name = key.split("/")
+        split, _, name = key.partition("/")
         lines[split] = lines.get(split, f"{split:4}") + f"  {name} {value:.4f}"
     return "\n".join(lines.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from classify.columns import FIRST_CODE, Category, Columns, Number, features
+from classify.folder import fits
 from classify.values import RowError, as_class, known, numbered, polars_type, typed
 
 log = logging.getLogger(__name__)
@@ -137,9 +139,22 @@ class Schema:
 
     @classmethod
     def from_plain(cls, values: dict[str, Any]) -> Schema:
-        """The Schema that `plain` was called on."""
+        """The Schema that `plain` was called on; ValueError for values that are of none."""
+        if not fits(values, cls) or not values["class_counts"]:
+            raise ValueError("its schema has other fields, or of other types")
         numbers = tuple(Number(**number) for number in values["numbers"])
         categories = tuple(Category(**{**c, "values": tuple(c["values"])}) for c in values["categories"])
         target = values["target"] if isinstance(values["target"], str) else tuple(values["target"])
         counts = tuple(values["class_counts"])
+        features: list[Number | Category] = [*numbers, *categories]
+        names = [values["classes"], [feature.label for feature in features], *(c.values for c in categories)]
+        sizes = [*counts, *(number.std for number in numbers)]
+        if not all(map(math.isfinite, [*sizes, *(n.mean for n in numbers), *(n.offset for n in numbers)])):
+            raise ValueError("its schema holds a number that is not finite")
+        if min(sizes) < 0 or len(counts) != len(names[0]) or len(counts) < 2 or not features:
+            raise ValueError("its schema has not two classes, with a count each, and a column")
+        if any(len(set(texts)) < len(texts) for texts in names):
+            raise ValueError("its schema holds a name twice")
+        for kind in (values["target_kind"], *(feature.kind for feature in features)):
+            polars_type(kind)
         return cls(target, tuple(values["classes"]), counts, numbers, categories, values["target_kind"])

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, read_write
 from classify.check import FIRST_PROCESS, check_values, in_sweep
 from classify.earlier import said
 from classify.errors import one_line_errors
-from classify.folder import clear, lock, read_json, release, shown, unlock, write_json
+from classify.folder import clear, lock, read_metrics, release, shown, unlock, write_json
 from classify.keys import CONF
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ def train(config: dict[str, Any]) -> dict[str, float]:
 
     from classify import build
     from classify.again import cut, renew, take_weights
+    from classify.checkpoint import read_checkpoint
     from classify.pace import set_threads
     from classify.run import Run, record
 
@@ -54,6 +55,8 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     trainer = build.trainer(config, saved)
     identity |= record(data, trainer.strategy.root_device.type)
     if resumed and FIRST_PROCESS:
+        if read_checkpoint(resumed.path)["state_dict"].keys() != classifier.state_dict().keys():
+            raise ValueError(f"{resumed.path}: its weights do not fit its config")
         renew(resumed, saved["config"])
         (folder / "metrics.json").unlink(missing_ok=True)  # of fewer epochs
     try:
@@ -114,8 +117,8 @@ def run_job(cfg: DictConfig) -> float:
     settings = HydraConfig.get()
     if in_sweep():
         check_values(cfg, settings.runtime.choices)
-        if (finished := Path(settings.runtime.output_dir) / "metrics.json").exists():
-            return read_json(finished)[cfg.monitor]
+        if ((finished := Path(settings.runtime.output_dir)) / "metrics.json").exists():
+            return read_metrics(finished, cfg.monitor)[cfg.monitor]
         lock(Path(settings.runtime.output_dir))  # by the process that writes it, which may be joblib's
     config = config_of(cfg, settings)
     # trainer=ddp starts its other processes with this command line: this one job, in this folder

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import functools
 import importlib
+from contextlib import nullcontext
 from inspect import isclass, isfunction
 from typing import Any
 
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from classify import nets, tables
 from classify.keys import CONF, leaves
@@ -30,6 +34,28 @@ def check_targets(node: Any, path: object) -> None:
             check_targets(part, path)
     elif isinstance(node, str) and "${" in node:  # such as ${oc.create:...}, which makes a config of a text
         raise ValueError(f"{path} holds {node[:80]!r}, to be interpolated: if you trust whoever wrote it, say --trust")
+
+
+def check_recorded(config: dict[str, Any], path: object) -> None:
+    """Raises ValueError for what the command line would not take, with the same choices of groups."""
+    from classify.check import check_values
+
+    choices: dict[str, str | None] = {"data": None}
+    for group in ("data", "model", "optimizer", "scheduler"):
+        node = config["data"]["read"] if group == "data" else config.get(group)
+        for file in (CONF / group).glob("*.yaml"):
+            ours: Any = OmegaConf.load(file)
+            target = ours.get("read", ours).get("_target_")
+            if target and isinstance(node, dict) and node.get("_target_") == target:
+                choices[group] = file.stem
+    if absent := OmegaConf.load(CONF / "config.yaml").keys() - {"defaults", "hydra"} - config.keys():
+        raise ValueError(f"{path}: its config lacks {absent.pop()!s}")
+    ready = GlobalHydra.instance().is_initialized()
+    with nullcontext() if ready else initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            check_values(OmegaConf.create(config | {"init_from": None, "rerun": None}), choices)
+        except (ValueError, OmegaConfBaseException) as error:
+            raise ValueError(f"{path}: {error}") from None
 
 
 def is_ours(target: Any) -> bool:

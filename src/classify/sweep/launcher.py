@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from classify.check import check_values
 from classify.errors import explained
-from classify.folder import clear, lock, read_json, release, unlock, write_whole
+from classify.folder import clear, lock, read_metrics, release, unlock, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class Launcher(BasicLauncher):
 
     @staticmethod
     def _finished(cfg: DictConfig, folder: Path) -> JobReturn:
-        value = read_json(folder / "metrics.json")[cfg.monitor]
+        value = read_metrics(folder, cfg.monitor)[cfg.monitor]
         return JobReturn(
             overrides=list(cfg.hydra.overrides.task), cfg=cfg, status=JobStatus.COMPLETED, _return_value=value
         )

@@ -11,11 +11,11 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
 from classify.callbacks import Checkpoints
+from classify.checkpoint import write_checkpoint
 from classify.csv_log import CsvLog
 from classify.data import TabularData
 from classify.folder import lock, unlock, write_json
 from classify.module import Classifier, diverged
-from classify.run import write_checkpoint
 
 
 class Member:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -77,16 +75,3 @@ def most_members(net: nn.Module, rows: int, bytes_each: int, free: int) -> int:
     sizes = [(parameter.numel(), sum(parameter.shape)) for parameter in net.parameters()]
     member = sum(10 * numel + rows * width for numel, width in sizes) * bytes_each
     return max(1, free // 2 // member)
-
-
-def free_memory(accelerator: str) -> int:
-    """Bytes that are free where the Trainer trains."""
-    if accelerator != "cpu" and torch.cuda.is_available():
-        return torch.cuda.mem_get_info()[0]
-    meminfo, container = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
-    if not meminfo.exists():  # not Linux: half of what is built in
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    free = int(meminfo.read_text().split("MemAvailable:")[1].split()[0]) * 1024
-    if (container / "memory.max").exists() and (most := (container / "memory.max").read_text().strip()) != "max":
-        free = min(free, int(most) - int((container / "memory.current").read_text()))
-    return free

@@ -14,7 +14,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from classify.folder import read_json
+from classify.folder import read_metrics
 
 
 class Study:
@@ -68,8 +68,8 @@ class Study:
         """What a killed command left running: with metrics it has finished, else it has failed, and does not count."""
         for number, trial in self.here().items():
             if trial.state == TrialState.RUNNING:
-                file = self.folder / str(number) / "metrics.json"
-                value = read_json(file)[monitor] if file.exists() else math.nan
+                own = self.folder / str(number)
+                value = read_metrics(own, monitor)[monitor] if (own / "metrics.json").exists() else math.nan
                 finished = math.isfinite(value)
                 self.study.tell(trial.number, value if finished else None, None if finished else TrialState.FAIL)
 

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from classify.folder import read_json, write_whole
+from classify.folder import read_metrics, write_whole
 from classify.run import Run
 from classify.sweep.winner import crown, ranked, text
 
@@ -68,8 +68,11 @@ def row(folder: Path, number: int, words: list[str]) -> dict[str, Any]:
     result["overrides"] = {o.key_or_group: o.value() for o in parsed if o.key_or_group != "folder"}
     if not (own / "metrics.json").exists():
         error = own / "error.txt"
-        return result | {"status": "failed", "error": error.read_text().split("\n")[0] if error.exists() else "unknown"}
-    metrics = {k: v for k, v in read_json(own / "metrics.json").items() if k.startswith("val/")}
+        return result | {
+            "status": "failed",
+            "error": error.read_text(errors="replace").split("\n")[0] if error.exists() else "unknown",
+        }
+    metrics = {k: v for k, v in read_metrics(own).items() if k.startswith("val/")}
     run = Run.open(own)
     monitored = run.config["monitor"], 1 if run.config["mode"] == "min" else -1
     return result | {

@@ -14,10 +14,10 @@ from torchmetrics import Metric
 
 from classify import build
 from classify.data import EVALUATION_BATCH, TabularData
-from classify.pace import set_threads
+from classify.pace import free_memory, set_threads
 from classify.run import record
 from classify.sweep.member import Member, write
-from classify.sweep.plan import free_memory, most_members
+from classify.sweep.plan import most_members
 from classify.sweep.population import Population
 
 log = logging.getLogger(__name__)
