@@ -46,7 +46,7 @@ def patterns(old: str) -> dict[str, list[str]]:
     imported = rf"(?<=import ){old}\b|(?<=from ){old}(?= import)"
     folder = rf"(?<=src/){old}\b"
     return {
-        ".yaml": [rf"(?<=_target_: ){old}(?=\.)", rf"(?<=python -m ){old}(?=\.)"],
+        ".yaml": [rf"(?<=_target_: ){old}(?=\.)", rf"(?<=\(\): ){old}(?=\.)", rf"(?<=python -m ){old}(?=\.)"],
         ".toml": [rf'(?<=^name = "){old}(?=")', rf'(?<="){old}(?=\[|"\])', folder, module],
         ".md": [module, imported, folder, rf"(?<=^# ){old}$"],
         "": [module, imported, folder],

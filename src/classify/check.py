@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from classify.earlier import absolute, check_beside, check_earlier, check_links, resumable, stay_in
 from classify.errors import errors_that_end
-from classify.folder import check_around, claim, lock, read_json, write_json
+from classify.folder import LOCK, check_around, claim, lock, read_json, write_json
 from classify.keys import CONF, describe, leaves, nearest, same_type, shipped
 
 FIRST_PROCESS = int(os.environ.get("LOCAL_RANK", 0)) == 0  # of those that trainer=ddp starts
@@ -69,6 +69,8 @@ class Guard(Callback):
             with read_write(config):
                 absolute(config)
             folder = Path(config.hydra.run.dir)
+            if config.resume is not None or os.path.lexists(folder / LOCK):  # what a killed run leaves is written over
+                check_links(folder, config.trust)
             if FIRST_PROCESS:
                 check_around(folder)
                 (claim if config.resume is None else lock)(folder)
@@ -87,6 +89,8 @@ class Guard(Callback):
                 check_links(file.parent, config.trust)
                 return lock(file.parent)  # the same sweep goes on: its finished jobs are skipped
             check_sweep(config)
+            if os.path.lexists(file.with_name(LOCK)):
+                check_links(file.parent, config.trust)
             claim(file.parent)
             write_json(file, words)
 
@@ -139,7 +143,7 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
             raise ValueError(f"{key}={value} is not a whole number")
         check_range(key, value)
     nodes = {f"{key}.{name}": node for key in ("callbacks", "logger", "metrics") for name, node in cfg[key].items()}
-    for key, node in (nodes | {"optimizer": cfg.optimizer, "scheduler": cfg.scheduler}).items():
+    for key, node in (nodes | {"optimizer": cfg.get("optimizer"), "scheduler": cfg.get("scheduler")}).items():
         if node and not (OmegaConf.is_dict(node) and "_target_" in node and key.count(".") < 2):
             raise ValueError(f"{key} is nothing that can be made: it needs a _target_, and a name without dots")
     check_monitors(cfg)

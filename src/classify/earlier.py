@@ -39,7 +39,6 @@ def absolute(config: DictConfig) -> None:
 
 def stay_in(folder: Path, config: DictConfig) -> None:
     """Has Hydra use the folder of an earlier run, and leave its record in .hydra/ as it is."""
-    check_links(folder, config.trust)
     with read_write(config), open_dict(config):
         config.folder = str(folder)
         config.hydra.output_subdir = None

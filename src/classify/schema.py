@@ -151,10 +151,9 @@ class Schema:
         sizes = [*counts, *(number.std for number in numbers)]
         if not all(map(math.isfinite, [*sizes, *(n.mean for n in numbers), *(n.offset for n in numbers)])):
             raise ValueError("its schema holds a number that is not finite")
-        if min(sizes) < 0 or len(counts) != len(names[0]) or len(counts) < 2 or not features:
-            raise ValueError("its schema has not two classes, with a count each, and a column")
-        if any(len(set(texts)) < len(texts) for texts in names):
-            raise ValueError("its schema holds a name twice")
+        few = len(counts) != len(names[0]) or len(counts) < 2 or not features
+        if few or min(sizes) < 0 or any(len(set(texts)) < len(texts) for texts in names):
+            raise ValueError("its schema holds a name twice, a negative size, or too few classes, counts or columns")
         for kind in (values["target_kind"], *(feature.kind for feature in features)):
             polars_type(kind)
         return cls(target, tuple(values["classes"]), counts, numbers, categories, values["target_kind"])

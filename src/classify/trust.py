@@ -42,11 +42,10 @@ def check_recorded(config: dict[str, Any], path: object) -> None:
 
     choices: dict[str, str | None] = {"data": None}
     for group in ("data", "model", "optimizer", "scheduler"):
-        node = config["data"]["read"] if group == "data" else config.get(group)
+        own = dict(leaves(OmegaConf.create(config[group]))) if isinstance(config.get(group), dict) else {}
         for file in (CONF / group).glob("*.yaml"):
-            ours: Any = OmegaConf.load(file)
-            target = ours.get("read", ours).get("_target_")
-            if target and isinstance(node, dict) and node.get("_target_") == target:
+            targets = {key: value for key, value in leaves(OmegaConf.load(file)) if key.endswith("_target_")}  # type: ignore[arg-type]
+            if targets and targets.items() <= own.items():
                 choices[group] = file.stem
     if absent := OmegaConf.load(CONF / "config.yaml").keys() - {"defaults", "hydra"} - config.keys():
         raise ValueError(f"{path}: its config lacks {absent.pop()!s}")
