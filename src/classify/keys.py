@@ -3,7 +3,7 @@
 import difflib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 
 MEANT = {"learning_rate": "optimizer.lr", "epochs": "trainer.max_epochs", "layers": "model.hidden"}  # too far to guess
 CONF = Path(__file__).parents[2] / "conf"
+ARGUMENTS = (  # of what is called, which may have defaults of its own
+    *("model.", "optimizer.", "scheduler.make.", "data.read.", "data.columns.", "data.split."),
+    *("callbacks.", "metrics.", "logger."),
+)
+NEEDED = ("_target_", "lr", "monitor", "mode", "folder")  # all the same, as stacks read them
 
 
 def explain(error: Exception) -> str:
@@ -72,6 +77,41 @@ def shipped(*chosen: str) -> tuple[dict[str, Any], list[str]]:
     """Of the config as it is shipped, with these groups chosen: its values by key, and its sections."""
     config = compose("config", list(chosen))
     return dict(leaves(config)), [str(key) for key in config if OmegaConf.is_dict(config[key])]
+
+
+def check_keys(cfg: DictConfig, types: Mapping[str, Any]) -> None:
+    """Raises ValueError for a shipped key that was taken out, or one value that became a group of keys.
+
+    types: the shipped values by key.
+    """
+    for key, value in types.items():
+        group, _, name = key.rpartition(".")
+        node = OmegaConf.select(cfg, group) if group else cfg
+        if not OmegaConf.is_dict(node):
+            continue
+        if name not in node and (name in NEEDED or not key.startswith(ARGUMENTS)):
+            raise ValueError(f"{key} cannot be left out: say {key}=...")
+        if OmegaConf.is_dict(found := OmegaConf.select(node, name)) and found and "_target_" not in found:
+            raise ValueError(f"{key}={found} is a group of keys, not one value, as in {key}={value}")
+
+
+def same_type(value: Any, default: Any) -> bool:
+    """Whether `value` may stand where `default` stands: an int is a good float, and any scalar is good text."""
+    if default in (None, "???") or any(isinstance(side, str) and side.startswith("${") for side in (value, default)):
+        return True
+    if isinstance(default, str):
+        return isinstance(value, str | int | float)
+    if isinstance(default, list):
+        return isinstance(value, list) and all(same_type(item, default[0]) for item in value if default)
+    if isinstance(default, bool) or isinstance(value, bool):
+        return type(value) is type(default)
+    return isinstance(value, int | float if isinstance(default, float) else type(default))
+
+
+def describe(default: Any) -> str:
+    names = {bool: "true or false", int: "a whole number", float: "a number", list: "a list", str: "text"}
+    kind = names.get(type(default), "a group of keys")
+    return f"{kind} of {describe(default[0]).removeprefix('a ')}s" if kind == "a list" and default else kind
 
 
 def nearest(word: str, words: list[str]) -> str:

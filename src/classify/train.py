@@ -4,9 +4,12 @@ python -m classify.train data=wine optimizer.lr=0.01
 python -m classify.train -m optimizer.lr=0.001,0.01,0.1
 """
 
+import ctypes
 import logging
 import os
+import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +21,13 @@ from omegaconf import DictConfig, read_write
 
 from classify.check import FIRST_PROCESS, check_values, in_sweep
 from classify.earlier import said
-from classify.errors import one_line_errors
+from classify.errors import FULL_ERRORS, one_line_errors
 from classify.folder import clear, read_json, release, shown, write_json
 from classify.keys import CONF
 
 log = logging.getLogger(__name__)
+
+STARTER = "CLASSIFY_FIRST_PROCESS"  # in the environment of trainer=ddp's other processes: the first one's number
 
 
 def train(config: dict[str, Any]) -> dict[str, float]:
@@ -64,6 +69,11 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+        others = getattr(trainer.strategy.launcher, "procs", [])  # of trainer=ddp
+        while others:
+            process = others.pop()  # before it ends, or Lightning, which watches these, would kill this one too
+            process.kill()
+            process.wait()
 
 
 def finish(
@@ -105,6 +115,8 @@ def app(cfg: DictConfig) -> float:
         except BaseException:
             if FIRST_PROCESS and cfg.resume is None:
                 release(Path(cfg.folder))
+            if not FIRST_PROCESS:
+                time.sleep(10)  # what fails in all is said by the first, which then ends the others
             raise
 
 
@@ -129,6 +141,9 @@ def run_job(cfg: DictConfig) -> float:
     with read_write(settings):  # type: ignore[arg-type]
         settings.run.dir = config["folder"]
     environment = dict(os.environ)
+    os.environ[STARTER] = str(os.getpid())
+    if not FULL_ERRORS:
+        os.environ.pop("HYDRA_FULL_ERROR", None)  # which `main` has set: the other processes would print tracebacks
     try:
         metrics = train(config)
     finally:
@@ -161,7 +176,16 @@ def config_of(cfg: DictConfig, settings: Any) -> dict[str, Any]:
     return config
 
 
+def end_with_the_first() -> None:
+    """Has Linux kill this process, one of trainer=ddp's, when the first ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    os.kill(int(os.environ.get(STARTER, os.getpid())), 0)  # OSError: it has ended before
+
+
 def main() -> None:
+    if not FIRST_PROCESS:
+        end_with_the_first()
     for flag in ("-m", "--multirun"):  # Hydra wants it before the overrides
         if flag in sys.argv:
             sys.argv.remove(flag)
