@@ -245,7 +245,7 @@ def test_jobs_are_composed_as_hydra_would(tmp_path: Path, hydra_restore_singleto
     jobs += [["optimizer=adam", "optimizer.lr=0.2"], ["optimizer=sgd", "optimizer.lr=0.2"], ["+optimizer.a={b: 1}"]]
     jobs += [["data.id='a b'"], ["data.id=null"], ["+optimizer.a={c: 1}"], ["loss={label_smoothing: 0.1}"], ["loss={}"]]
     jobs += [["callbacks.early_stopping.patience=5", "callbacks.early_stopping=null"], ["++optimizer.lr=1", "seed=2"]]
-    jobs += [["optimizer.nesterov=true", "~optimizer.nesterov"], ["data.seed=${data.split.seed}"], ["~scheduler"]]
+    jobs += [["optimizer._target_=torch.optim.Rprop", "~optimizer.nesterov"], ["data.seed=${data.split.seed}"]]
     jobs += [["loss.label_smoothing=0.2", "loss={label_smoothing: 0.1}"], ["seed=1", "seed=2"]]
     jobs += [["debug=fast", "trainer.max_epochs=2"], ["model=linear", "optimizer=adam"]]
     jobs += [["experiment=net_6_4_1", "optimizer.lr=0.5"]]
@@ -259,7 +259,7 @@ def test_jobs_are_composed_as_hydra_would(tmp_path: Path, hydra_restore_singleto
             with open_dict(expected):
                 expected.hydra.job.id = expected.hydra.job.num = number
             assert launcher._compose(number, [*words, *job]) == expected
-    assert len(launcher.composed) == 7  # of groups
+    assert len(launcher.composed) == 6  # of groups
 
 
 def test_a_sweep_leaves_folders_a_leaderboard_and_its_best(

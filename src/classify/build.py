@@ -149,10 +149,12 @@ def rehearse(optimizer: Any, schedule: Any) -> None:
     weight, key = nn.Parameter(torch.zeros(1)), "optimizer"
     weight.grad = torch.zeros(1)
     try:
-        (made := optimizer([weight])).step()
+        optimizer([weight]).step()
         if schedule:
-            key, total = "scheduler", {schedule.total: 10} if schedule.total else {}
-            schedule.make(made, **total).step(*[0.0] if schedule.monitor else [])
+            key, made = "scheduler", optimizer([weight])
+            rates = schedule.make(made, **({schedule.total: 10} if schedule.total else {}))
+            made.step()
+            rates.step(*[0.0] if schedule.monitor else [])
     except (TypeError, RuntimeError, LookupError) as error:
         raise ValueError(f"{key}: {error}") from error
 

@@ -46,6 +46,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "head": ("auto", "sigmoid", "softmax"),
     "trainer.precision": ("32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"),
     "trainer.compile": (None, "default", "reduce-overhead", "max-autotune"),
+    "scheduler.interval": (None, "step", "epoch"),
     "trainer.profiler": (None, "simple", "advanced", "pytorch", "xla"),
 }
 MOST_JOBS = 100_000  # of a sweep
@@ -137,7 +138,13 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
             raise ValueError(f"{key} cannot be left out as a whole: set {key}.NAME=null for what is not wanted")
     check_keys(cfg, types)
     for key, value in leaves(cfg):
-        check_value(key, value, types)
+        if value == "???" or (value == "" and types.get(key)):
+            raise ValueError(f"{key} has no value: add {key}=...")
+        if key in types and not same_type(value, types[key]):
+            raise ValueError(f"{key}={value} is not {describe(types[key])}, as in {key}={types[key]}")
+        if key in WHOLE and isinstance(value, float | bool | list):
+            raise ValueError(f"{key}={value} is not a whole number")
+        check_range(key, value)
     check_monitors(cfg)
     check_earlier(cfg)
     if "loss" in cfg.metrics:
@@ -154,17 +161,6 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
         )
     if choices["data"] in ("csv", "parquet") and not Path(str(cfg.data.path)).is_file():
         raise ValueError(f"data.path={cfg.data.path}: there is no such file")
-
-
-def check_value(key: str, value: Any, types: Mapping[str, Any]) -> None:
-    """Raises ValueError for a value of another type than the shipped one, or out of its range."""
-    if value == "???" or (value == "" and types.get(key)):
-        raise ValueError(f"{key} has no value: add {key}=...")
-    if key in types and not same_type(value, types[key]):
-        raise ValueError(f"{key}={value} is not {describe(types[key])}, as in {key}={types[key]}")
-    if key in WHOLE and isinstance(value, float | bool | list):
-        raise ValueError(f"{key}={value} is not a whole number")
-    check_range(key, value)
 
 
 def check_range(key: str, value: Any) -> None:

@@ -16,11 +16,6 @@ from omegaconf import DictConfig, OmegaConf
 
 MEANT = {"learning_rate": "optimizer.lr", "epochs": "trainer.max_epochs", "layers": "model.hidden"}  # too far to guess
 CONF = Path(__file__).parents[2] / "conf"
-ARGUMENTS = (  # of what is called, which may have defaults of its own
-    *("model.", "optimizer.", "scheduler.make.", "data.read.", "data.columns.", "data.split."),
-    *("callbacks.", "metrics.", "logger."),
-)
-NEEDED = ("_target_", "lr", "monitor", "mode", "folder")  # all the same, as stacks read them
 
 
 def explain(error: Exception) -> str:
@@ -80,7 +75,7 @@ def shipped(*chosen: str) -> tuple[dict[str, Any], list[str]]:
 
 
 def check_keys(cfg: DictConfig, types: Mapping[str, Any]) -> None:
-    """Raises ValueError for a shipped key that was taken out, or one value that became a group of keys.
+    """Raises ValueError for a shipped key that was taken out, unless something else is called, or became a group.
 
     types: the shipped values by key.
     """
@@ -89,9 +84,9 @@ def check_keys(cfg: DictConfig, types: Mapping[str, Any]) -> None:
         node = OmegaConf.select(cfg, group) if group else cfg
         if not OmegaConf.is_dict(node):
             continue
-        if name not in node and (name in NEEDED or not key.startswith(ARGUMENTS)):
+        if name not in node.keys() and node.get("_target_") in (None, types.get(f"{group}._target_")):  # noqa: SIM118
             raise ValueError(f"{key} cannot be left out: say {key}=...")
-        if OmegaConf.is_dict(found := OmegaConf.select(node, name)) and found and "_target_" not in found:
+        if OmegaConf.is_dict(found := OmegaConf.select(node, name)) and "_target_" not in found:
             raise ValueError(f"{key}={found} is a group of keys, not one value, as in {key}={value}")
 
 

@@ -21,13 +21,11 @@ from omegaconf import DictConfig, read_write
 
 from classify.check import FIRST_PROCESS, check_values, in_sweep
 from classify.earlier import said
-from classify.errors import FULL_ERRORS, one_line_errors
+from classify.errors import one_line_errors
 from classify.folder import clear, read_json, release, shown, write_json
 from classify.keys import CONF
 
 log = logging.getLogger(__name__)
-
-STARTER = "CLASSIFY_FIRST_PROCESS"  # in the environment of trainer=ddp's other processes: the first one's number
 
 
 def train(config: dict[str, Any]) -> dict[str, float]:
@@ -43,7 +41,7 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     from classify.again import cut, take_weights
     from classify.callbacks import continue_logs
     from classify.pace import set_threads
-    from classify.run import Run, record
+    from classify.run import Run, chance, record
 
     folder, resumed = Path(config["folder"]), cut(config)
     lightning.seed_everything(config["seed"], verbose=False)
@@ -65,6 +63,9 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     try:
         with said_on_interrupt(folder):
             trainer.fit(classifier, data, ckpt_path=resumed.path if resumed else None, weights_only=True)
+            if getattr(trainer.checkpoint_callback, "train_loss", 0.0) > (least := chance(config, data.schema)):
+                words = "the training loss ends above %.4g, that of the class shares: lower optimizer.lr if it diverged"
+                log.warning(words, least)
             return finish(trainer, classifier, data, config, identity)
     finally:
         if torch.distributed.is_initialized():
@@ -141,9 +142,7 @@ def run_job(cfg: DictConfig) -> float:
     with read_write(settings):  # type: ignore[arg-type]
         settings.run.dir = config["folder"]
     environment = dict(os.environ)
-    os.environ[STARTER] = str(os.getpid())
-    if not FULL_ERRORS:
-        os.environ.pop("HYDRA_FULL_ERROR", None)  # which `main` has set: the other processes would print tracebacks
+    os.environ["FIRST_PROCESS"] = str(os.getpid())
     try:
         metrics = train(config)
     finally:
@@ -176,16 +175,10 @@ def config_of(cfg: DictConfig, settings: Any) -> dict[str, Any]:
     return config
 
 
-def end_with_the_first() -> None:
-    """Has Linux kill this process, one of trainer=ddp's, when the first ends."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    os.kill(int(os.environ.get(STARTER, os.getpid())), 0)  # OSError: it has ended before
-
-
 def main() -> None:
-    if not FIRST_PROCESS:
-        end_with_the_first()
+    if not FIRST_PROCESS and sys.platform == "linux":  # it ends with the process that has started it
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        os.kill(int(os.environ.get("FIRST_PROCESS", 0)), 0)  # OSError: that has ended before
     for flag in ("-m", "--multirun"):  # Hydra wants it before the overrides
         if flag in sys.argv:
             sys.argv.remove(flag)
