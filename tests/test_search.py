@@ -120,10 +120,10 @@ def test_a_batch_that_was_killed_is_asked_for_again(tmp_path: Path) -> None:
     assert list(second) == [6, 7, 8]  # in folders of their own
 
 
-def cut_at(number: int, folder: Path) -> int:
+def cut_at(number: int, folder: Path) -> tuple[int, list[optuna.trial.FrozenTrial]]:
     """Goes on with a search of three trials, of which one fails, and is killed before its commit of this number.
 
-    Returns the number of commits.
+    Returns the number of commits, and the trials.
     """
     commits = iter(range(1, 1000))
 
@@ -145,7 +145,7 @@ def cut_at(number: int, folder: Path) -> int:
             status = JobStatus.FAILED if error else JobStatus.COMPLETED
             search.tell(trial, JobReturn(_return_value=error or 1.0, status=status))
     event.remove(Engine, "commit", commit)
-    return last
+    return last, search.study.trials
 
 
 def test_a_search_that_is_killed_at_any_commit_ends_with_all_its_trials(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_search_that_is_killed_at_any_commit_ends_with_all_its_trials(tmp_path
     (tmp_path / "begun" / "0").mkdir()
     (tmp_path / "begun" / "0" / "metrics.json").write_text('{"val/loss": 1.0}')
     shutil.copytree(tmp_path / "begun", tmp_path / "whole")
-    commits = cut_at(0, tmp_path / "whole")
+    commits, _ = cut_at(0, tmp_path / "whole")
     assert commits > 10
     for number in range(1, commits + 1):
         folder = tmp_path / str(number)
@@ -164,10 +164,10 @@ def test_a_search_that_is_killed_at_any_commit_ends_with_all_its_trials(tmp_path
             cut_at(number, folder)
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
-        cut_at(0, folder)
-        ended = [trial for trial in trials(folder) if trial.state == TrialState.COMPLETE or "error" in trial.user_attrs]
+        _, found = cut_at(0, folder)
+        ended = [trial for trial in found if trial.state == TrialState.COMPLETE or "error" in trial.user_attrs]
         assert len(ended) == 3, number
-        assert all(trial.state.is_finished() for trial in trials(folder)), number
+        assert all(trial.state.is_finished() for trial in found), number
 
 
 def test_a_metric_that_is_nan_is_a_failed_trial(tmp_path: Path) -> None:

@@ -63,9 +63,12 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     try:
         with said_on_interrupt(folder):
             trainer.fit(classifier, data, ckpt_path=resumed.path if resumed else None, weights_only=True)
-            if getattr(trainer.checkpoint_callback, "train_loss", 0.0) > (least := chance(config, data.schema)):
-                words = "the training loss ends above %.4g, that of the class shares: lower optimizer.lr if it diverged"
-                log.warning(words, least)
+            loss, least = getattr(trainer.checkpoint_callback, "train_loss", 0.0), chance(config, data.schema)
+            if FIRST_PROCESS and loss > least:
+                words = (
+                    "the training loss ends at %.4g, above %.4g of the class shares: did it diverge? lower optimizer.lr"
+                )
+                log.warning(words, loss, least)
             return finish(trainer, classifier, data, config, identity)
     finally:
         if torch.distributed.is_initialized():
