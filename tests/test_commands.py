@@ -3,6 +3,9 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,10 +108,34 @@ def test_two_equal_runs_give_equal_weights_in_two_processes(tmp_path: Path, fini
     assert same(weights(tmp_path, "best"), weights(finished, "best"))
 
 
-def test_ddp_trains_on_every_row_and_writes_one_folder(tmp_path: Path) -> None:
-    done = run_command(
-        "classify.train", "trainer=ddp", "trainer.accelerator=cpu", "debug=fast", "folder=ddp", cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "ddp" / "metrics.json").exists()
+def ranks(folder: Path) -> list[str]:
+    """The processes of trainer=ddp, beside the first, that train in this folder."""
+    commands = [file.read_bytes().decode() for file in Path("/proc").glob("[0-9]*/cmdline") if file.exists()]
+    return [words for words in commands if "train_ddp_process" in words and str(folder) in words]
+
+
+def test_ddp_goes_on_after_a_job_that_diverges_writes_one_folder_and_ends_with_its_first_process(
+    tmp_path: Path,
+) -> None:
+    words = ["trainer=ddp", "trainer.accelerator=cpu", "data=iris", "folder=ddp"]
+    more = ["trainer.max_epochs=10000", "callbacks.early_stopping=null"]
+    with subprocess.Popen([sys.executable, "-m", "classify.train", *words, *more], cwd=tmp_path) as first:
+        while not (tmp_path / "ddp" / "checkpoints" / "last.ckpt").exists():
+            assert first.poll() is None
+            time.sleep(0.05)
+        assert len(ranks(tmp_path)) == 1
+        first.kill()
+    time.sleep(0.5)
+    assert ranks(tmp_path) == []
+    assert os.listdir(tmp_path) == ["ddp"]
+    shutil.rmtree(tmp_path / "ddp")
+    more = ["trainer.max_epochs=2", "optimizer.lr=1e30,0.01"]
+    done = run_command("classify.train", "-m", *words, *more, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the training loss is nan")
+    assert done.stderr.count("\n") == 1  # so no traceback of the second process
+    assert pl.read_csv(tmp_path / "ddp" / "sweep.csv")["job"].to_list() == [1, 0]
+    assert (tmp_path / "ddp" / "0" / "error.txt").read_text().startswith("the training loss is nan")
+    assert (tmp_path / "ddp" / "1" / "metrics.json").exists()
+    assert ranks(tmp_path) == []
     assert os.listdir(tmp_path) == ["ddp"]

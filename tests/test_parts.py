@@ -153,6 +153,18 @@ def test_the_split_is_stratified_seeded_and_complete() -> None:
     assert data.sha256 == again.sha256 != other.sha256
 
 
+def test_the_hash_covers_names_of_classes_and_columns() -> None:
+    table = tables.from_sklearn("iris", "species")
+    for changed in (
+        table.with_columns(pl.col("species").replace("setosa", "a")),
+        table.rename({table.columns[0]: "a"}),
+    ):
+        data = TabularData("iris", lambda path, target, kinds, frame=changed: frame, "species", Split(), Columns())
+        data.setup()
+        assert torch.equal(data.rows, iris().rows)  # type: ignore[arg-type]
+        assert data.sha256 != iris().sha256
+
+
 def test_statistics_come_from_training_rows_only() -> None:
     table = tables.from_sklearn("iris", "species")
     data = iris()

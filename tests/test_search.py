@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from classify.sweep.study import Study, distribution
 
@@ -115,6 +118,56 @@ def test_a_batch_that_was_killed_is_asked_for_again(tmp_path: Path) -> None:
     second = again.ask(space, 3, sampler())
     assert [trial.params for trial in first.values()] == [trial.params for trial in second.values()]
     assert list(second) == [6, 7, 8]  # in folders of their own
+
+
+def cut_at(number: int, folder: Path) -> tuple[int, list[optuna.trial.FrozenTrial]]:
+    """Goes on with a search of three trials, of which one fails, and is killed before its commit of this number.
+
+    Returns the number of commits, and the trials.
+    """
+    commits = iter(range(1, 1000))
+
+    def commit(connection: Any) -> None:
+        nonlocal last
+        if (last := next(commits)) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    last = 0
+    event.listen(Engine, "commit", commit)
+    search = study(folder)
+    search.settle("val/loss")
+    while (left := 3 - search.num_ended()) > 0:
+        for place, trial in search.ask({"x": FloatDistribution(0, 1)}, min(left, 2), sampler()).items():
+            (folder / str(place)).mkdir()
+            error = ValueError("too high") if place == 1 else None
+            if not error:
+                (folder / str(place) / "metrics.json").write_text('{"val/loss": 1.0}')
+            status = JobStatus.FAILED if error else JobStatus.COMPLETED
+            search.tell(trial, JobReturn(_return_value=error or 1.0, status=status))
+    event.remove(Engine, "commit", commit)
+    return last, search.study.trials
+
+
+def test_a_search_that_is_killed_at_any_commit_ends_with_all_its_trials(tmp_path: Path) -> None:
+    begun = study(tmp_path / "begun")  # one trial has no folder yet, one was training, one had written its metrics
+    begun.study.ask({"x": FloatDistribution(0, 1)})
+    begun.ask({"x": FloatDistribution(0, 1)}, 2, sampler())
+    (tmp_path / "begun" / "0").mkdir()
+    (tmp_path / "begun" / "0" / "metrics.json").write_text('{"val/loss": 1.0}')
+    shutil.copytree(tmp_path / "begun", tmp_path / "whole")
+    commits, _ = cut_at(0, tmp_path / "whole")
+    assert commits > 10
+    for number in range(1, commits + 1):
+        folder = tmp_path / str(number)
+        shutil.copytree(tmp_path / "begun", folder)
+        if (process := os.fork()) == 0:
+            cut_at(number, folder)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
+        _, found = cut_at(0, folder)
+        ended = [trial for trial in found if trial.state == TrialState.COMPLETE or "error" in trial.user_attrs]
+        assert len(ended) == 3, number
+        assert all(trial.state.is_finished() for trial in found), number
 
 
 def test_a_metric_that_is_nan_is_a_failed_trial(tmp_path: Path) -> None:

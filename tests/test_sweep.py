@@ -1,6 +1,7 @@
 """Sweeps: a member of a stack equals its run alone, and what a sweep leaves in its folder."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -245,7 +246,7 @@ def test_jobs_are_composed_as_hydra_would(tmp_path: Path, hydra_restore_singleto
     jobs += [["optimizer=adam", "optimizer.lr=0.2"], ["optimizer=sgd", "optimizer.lr=0.2"], ["+optimizer.a={b: 1}"]]
     jobs += [["data.id='a b'"], ["data.id=null"], ["+optimizer.a={c: 1}"], ["loss={label_smoothing: 0.1}"], ["loss={}"]]
     jobs += [["callbacks.early_stopping.patience=5", "callbacks.early_stopping=null"], ["++optimizer.lr=1", "seed=2"]]
-    jobs += [["optimizer.nesterov=true", "~optimizer.nesterov"], ["data.seed=${data.split.seed}"], ["~scheduler"]]
+    jobs += [["optimizer._target_=torch.optim.Rprop", "~optimizer.nesterov"], ["data.seed=${data.split.seed}"]]
     jobs += [["loss.label_smoothing=0.2", "loss={label_smoothing: 0.1}"], ["seed=1", "seed=2"]]
     jobs += [["debug=fast", "trainer.max_epochs=2"], ["model=linear", "optimizer=adam"]]
     jobs += [["experiment=net_6_4_1", "optimizer.lr=0.5"]]
@@ -259,7 +260,7 @@ def test_jobs_are_composed_as_hydra_would(tmp_path: Path, hydra_restore_singleto
             with open_dict(expected):
                 expected.hydra.job.id = expected.hydra.job.num = number
             assert launcher._compose(number, [*words, *job]) == expected
-    assert len(launcher.composed) == 7  # of groups
+    assert len(launcher.composed) == 6  # of groups
 
 
 def test_a_sweep_leaves_folders_a_leaderboard_and_its_best(
@@ -310,6 +311,28 @@ def test_a_sweep_leaves_folders_a_leaderboard_and_its_best(
     assert "the training loss is nan" in inside(*words)
     assert (tmp_path / "sweep" / "2" / "error.txt").stat().st_mtime_ns > failed
     assert (tmp_path / "sweep" / str(best) / "checkpoints" / "last.ckpt").stat().st_mtime_ns == before
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_sweep_whose_table_changed_is_not_ranked(tmp_path: Path, inside: Callable[..., Any]) -> None:
+    rows = "".join(f"{i},{'ab'[i % 2]}\n" for i in range(30))
+    (file := tmp_path / "table.csv").write_text("x,y\n" + rows)
+    words = ["data=csv", f"data.path={file}", "data.target=y", "trainer.max_epochs=1", "optimizer.lr=0.1,0.2,0.3"]
+    assert inside("-m", *words, "folder=sweep") is None
+    shutil.rmtree(tmp_path / "sweep" / "1")
+    file.write_text("x,y\n" + rows.replace("a", "c"))
+    message = inside("-m", *words, "folder=sweep")
+    assert message == "error: the data has changed between job 0 and job 1: name a new folder"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_diverged_is_named(tmp_path: Path, inside: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["data=iris", "trainer.max_epochs=2"]
+    assert inside(*words, "optimizer.lr=100", "folder=alone") is None
+    assert "above 1.099 of the class shares: did it diverge? lower optimizer.lr" in capsys.readouterr().out
+    assert inside("-m", *words, "optimizer.lr=0.1,100", "folder=sweep") is None
+    assert "the training loss ends" not in capsys.readouterr().out
+    assert pl.read_csv(tmp_path / "sweep" / "sweep.csv")["status"].to_list() == ["finished", "worse than chance"]
 
 
 @pytest.mark.filterwarnings("ignore")

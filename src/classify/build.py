@@ -95,6 +95,8 @@ def data(config: Config, schema: Schema | None = None) -> TabularData:
 
     make = instantiate(config["data"], _convert_="all", _partial_=True)
     check_arguments("data", make.func, (), make.keywords)
+    read = make.keywords["read"]
+    check_arguments("data.read", read.func, (), {"path": "", "target": "", "kinds": {}} | read.keywords)
     table: TabularData = make(schema=schema, batches_per_step=batches_per_step(config))
     table.setup()
     return table
@@ -135,16 +137,17 @@ def classifier(config: Config, schema: Schema, measured: dict[str, Metric] | Non
     from classify.quick import QuickClassifier
 
     optimizer = instantiate(config["optimizer"], _convert_="all")
-    check_arguments("optimizer", optimizer.func, ([],), optimizer.keywords)
     if "fused" in optimizer.keywords and config["trainer"]["precision"] in ("bf16-true", "16-true"):
         optimizer.keywords["fused"] = False  # on the CPU torch's SGD leaves such weights as they were (pytorch#191763)
+    schedule = instantiate(config["scheduler"], _convert_="all")
+    rehearse(optimizer, schedule)
     quick = batches_per_step(config) > 1
     most = free_memory(config["trainer"]["accelerator"]) // WEIGHT_BYTES
     make = partial(QuickClassifier, config["data"]["batch_size"]) if quick else Classifier
     made = make(
         net(config, schema, most),
         optimizer,
-        instantiate(config["scheduler"], _convert_="all"),
+        schedule,
         loss(config, schema),
         metrics(config, schema) if measured is None else measured,
     )
@@ -153,6 +156,21 @@ def classifier(config: Config, schema: Schema, measured: dict[str, Metric] | Non
         made.batch_loss = torch.compile(made.batch_loss, **options)  # type: ignore[method-assign]
     # now, as the Trainer would read a checkpoint's weights before it turns the net's into float64
     return made.double() if config["trainer"]["precision"] == "64-true" else made
+
+
+def rehearse(optimizer: Any, schedule: Any) -> None:
+    """Takes a step of both with one weight; ValueError for an optimizer or arguments that do not do."""
+    weight, key = nn.Parameter(torch.zeros(1)), "optimizer"
+    weight.grad = torch.zeros(1)
+    try:
+        optimizer([weight]).step()
+        if schedule:
+            key, made = "scheduler", optimizer([weight])
+            rates = schedule.make(made, **({schedule.total: 10} if schedule.total else {}))
+            made.step()
+            rates.step(*[0.0] if schedule.monitor else [])
+    except (TypeError, RuntimeError, LookupError) as error:
+        raise ValueError(f"{key}: {error}") from error
 
 
 def better(config: Mapping[str, Any]) -> str:

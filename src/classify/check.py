@@ -4,6 +4,7 @@ import math
 import os
 import sys
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,45 +16,42 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from classify.earlier import absolute, check_beside, check_earlier, check_links, resumable, stay_in
+from classify.earlier import absolute, check_beside, check_earlier, check_links, resumable, said, stay_in
 from classify.errors import errors_that_end
 from classify.folder import LOCK, check_around, claim, lock, read_json, write_json
-from classify.keys import CONF, describe, leaves, nearest, same_type, shipped
+from classify.keys import CONF, check_keys, describe, leaves, nearest, same_type, shipped
 
 FIRST_PROCESS = int(os.environ.get("LOCAL_RANK", 0)) == 0  # of those that trainer=ddp starts
 
-RANGES = {  # key: (least, most); every number of a list must lie in it
-    "seed": (0, 2**32 - 1),
-    "data.seed": (0, 2**32 - 1),
-    "data.split.seed": (0, 2**32 - 1),
-    "data.batch_size": (1, math.inf),
-    "data.batches_per_step": (1, math.inf),
-    "data.num_folds": (2, math.inf),
-    "data.split.validation_fraction": (0.001, 0.999),
-    "data.split.test_fraction": (0.001, 0.999),
-    "model.hidden": (1, 2**24),
-    "model.dropout": (0, 0.999),
-    "optimizer.lr": (0, sys.float_info.max),
-    "optimizer.momentum": (0, 1),
-    "optimizer.weight_decay": (0, sys.float_info.max),
-    "loss.label_smoothing": (0, 1),
-    "trainer.max_epochs": (1, math.inf),
-    "trainer.threads": (1, math.inf),
-    "trainer.limit_train_batches": (1e-9, math.inf),
-    "trainer.limit_val_batches": (1e-9, math.inf),
-    "sweep.max_stack": (1, math.inf),
-    "callbacks.early_stopping.patience": (1, math.inf),
-    "sweep.trials": (1, math.inf),
+RANGES = {  # every number at the key, of a list too: from the least to the most
+    key: bounds
+    for bounds, keys in {
+        (0, 2**32 - 1): ("seed", "data.seed", "data.split.seed"),
+        (0, 0.999): ("model.dropout",),
+        (0, 1): ("optimizer.momentum", "loss.label_smoothing"),
+        (0, sys.float_info.max): ("optimizer.lr", "optimizer.weight_decay"),
+        (0.001, 0.999): ("data.split.validation_fraction", "data.split.test_fraction"),
+        (1e-9, math.inf): ("trainer.limit_train_batches", "trainer.limit_val_batches"),
+        (1, 2**24): ("model.hidden",),
+        (2, math.inf): ("data.num_folds",),
+        (1, math.inf): (
+            *("data.batch_size", "data.batches_per_step", "callbacks.early_stopping.patience"),
+            *("trainer.max_epochs", "trainer.threads", "trainer.accumulate_grad_batches"),
+            *("sweep.max_stack", "sweep.trials"),
+        ),
+    }.items()
+    for key in keys
 }
-
 WHOLE = ("data.batches_per_step", "trainer.threads", "data.seed", "data.num_folds", "sweep.max_stack")  # or null
-
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "mode": ("auto", "min", "max"),
     "head": ("auto", "sigmoid", "softmax"),
     "trainer.precision": ("32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"),
     "trainer.compile": (None, "default", "reduce-overhead", "max-autotune"),
+    "scheduler.interval": (None, "step", "epoch"),
+    "trainer.profiler": (None, "simple", "advanced", "pytorch", "xla"),
 }
+MOST_JOBS = 100_000  # of a sweep
 
 
 class Guard(Callback):
@@ -63,6 +61,8 @@ class Guard(Callback):
         with errors_that_end():
             if FIRST_PROCESS:  # the others have its words and more, and share its folder
                 check_beside(config)
+            if config.hydra.runtime.choices["hydra/sweeper"] == "optuna":
+                raise ValueError("hydra/sweeper=optuna searches with many runs: add -m")
             check_values(config, config.hydra.runtime.choices)
             if config.resume is not None:
                 stay_in(resumable(str(config.resume)), config)
@@ -77,8 +77,7 @@ class Guard(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with errors_that_end():
-            if again := [key for key in ("resume", "rerun") if config[key] is not None]:
-                raise ValueError(f"{again[0]}= is for one run: leave out -m (a sweep goes on when it is started again)")
+            check_multirun(config)
             task = config.hydra.overrides.task
             words = [word for word in task if not word.startswith(("folder=", "sweep.trials="))]
             words += [word for word in config.hydra.overrides.hydra if word.startswith("hydra/sweeper=")]
@@ -95,18 +94,31 @@ class Guard(Callback):
             write_json(file, words)
 
 
+def check_multirun(config: DictConfig) -> None:
+    """Raises ValueError for what belongs to one run, or would have all jobs write in one folder."""
+    keys = said(config.hydra.overrides.task) | {*(config.hydra.sweeper.get("params") or {})}
+    if again := [key for key in ("resume", "rerun") if config[key] is not None or key in keys]:
+        raise ValueError(f"{again[0]}= is for one run: leave out -m (a sweep goes on when it is started again)")
+    if "hydra.sweep.subdir" in said(config.hydra.overrides.hydra):
+        raise ValueError("hydra.sweep.subdir: the folder of each job is its number: leave it out")
+
+
 def check_sweep(config: DictConfig) -> None:
     """Composes with the first value of each swept key, and with every choice of a swept group: their names exist.
 
-    Both ends of an interval are in range.
+    Both ends of an interval are in range, and the jobs can be counted.
     """
     parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
     fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
-    listed = {o.get_key_element(): list(o.sweep_string_iterator()) for o in parsed if o.is_discrete_sweep()}
+    discrete = {o.get_key_element(): o.sweep_string_iterator() for o in parsed if o.is_discrete_sweep()}
+    listed = {key: list(islice(values, MOST_JOBS + 1)) for key, values in discrete.items()}
+    searched, sizes = config.hydra.runtime.choices["hydra/sweeper"] == "optuna", [*map(len, listed.values())]
+    if (max(sizes, default=1) if searched else math.prod(sizes)) > MOST_JOBS:
+        raise ValueError(f"{', '.join(listed)}: a sweep may list {MOST_JOBS:,} values or jobs at the most")
     firsts = [f"{key}={values[0]}" for key, values in listed.items() if values]
     for override in parsed:
         if isinstance(interval := override.value(), IntervalSweep):
-            if config.hydra.runtime.choices["hydra/sweeper"] != "optuna":
+            if not searched:
                 raise ValueError(f"{override.input_line} is to be searched: add hydra/sweeper=optuna, or list values")
             for end in (interval.start, interval.end):
                 found = compose("config", [*fixed, *firsts, f"{override.get_key_element()}={end}"])
@@ -131,6 +143,7 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     for key in sections:
         if not OmegaConf.is_dict(cfg.get(key)):
             raise ValueError(f"{key} cannot be left out as a whole: set {key}.NAME=null for what is not wanted")
+    check_keys(cfg, types)
     groups = {key.rpartition(".")[0] for key in types}
     for key, value in leaves(cfg):
         if key in groups and value:
@@ -139,7 +152,7 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
             raise ValueError(f"{key} has no value: add {key}=...")
         if key in types and not same_type(value, types[key]):
             raise ValueError(f"{key}={value} is not {describe(types[key])}, as in {key}={types[key]}")
-        if key in WHOLE and isinstance(value, float):
+        if key in WHOLE and isinstance(value, float | bool | list):
             raise ValueError(f"{key}={value} is not a whole number")
         check_range(key, value)
     nodes = {f"{key}.{name}": node for key in ("callbacks", "logger", "metrics") for name, node in cfg[key].items()}
@@ -153,7 +166,7 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     if not cfg.callbacks.get("checkpoints"):
         raise ValueError("callbacks.checkpoints cannot be left out: a run is read back from them")
     for key, words in CHOICES.items():
-        if (value := OmegaConf.select(cfg, key)) not in words:
+        if not OmegaConf.is_dict(value := OmegaConf.select(cfg, key)) and value not in words:
             raise ValueError(f"{key}={value} is not one of {', '.join(word or 'null' for word in words)}")
     if cfg.trainer.compile not in (None, "default") and cfg.trainer.accumulate_grad_batches != 1:
         raise ValueError(
@@ -184,9 +197,10 @@ def check_monitors(cfg: DictConfig) -> None:
         raise ValueError(
             f"monitor={cfg.monitor} is not measured{nearest(str(cfg.monitor), names)}: there are {', '.join(names)}"
         )
-    for name, node in cfg.callbacks.items():
-        if node and node.get("monitor") not in (None, "train/loss", *names):
-            raise ValueError(f"callbacks.{name}.monitor={node.monitor} is not measured: there are {', '.join(names)}")
+    nodes = {f"callbacks.{name}": node for name, node in cfg.callbacks.items()} | {"scheduler": cfg.scheduler}
+    for key, node in nodes.items():
+        if node and node.get("monitor", "train/loss") not in ("train/loss", *names):
+            raise ValueError(f"{key}.monitor={node.monitor} is not measured: there are {', '.join(names)}")
 
 
 def in_sweep() -> bool:

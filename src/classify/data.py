@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -151,7 +152,9 @@ class TabularData(lightning.LightningDataModule):
         return with_target(frame, self.target, self.drop_missing_target)
 
     def _sha256(self) -> str:
-        digest = hashlib.sha256()
+        assert self.schema
+        names = [self.schema.classes, [(feature.name, feature.kind) for feature in self.schema.features]]
+        digest = hashlib.sha256(json.dumps(names).encode())
         rows: Sequence[Tensor] = self.rows if isinstance(self.rows, tuple) else (self.rows,)
         for tensor in (*rows, self.labels, *self.index.values()):
             digest.update(tensor.numpy().data)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 FULL_ERRORS = "HYDRA_FULL_ERROR" in os.environ  # asked for: tracebacks as they come
+NO_MEMORY = "can't allocate memory"  # a RuntimeError of torch on the CPU
 COMPILER = ("InductorError", "BackendCompilerFailed", "TritonMissing", "GPUTooOldForTriton")
 
 
@@ -56,6 +57,8 @@ def explained(error: Exception) -> str | None:
         from classify.keys import explain  # not above, as it takes 0.1 s, and predict needs no Hydra
 
         return explain(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or NO_MEMORY in str(error):
+        return f"out of memory: lower data.batch_size or model.hidden: {error}"
     if isinstance(error, OSError):
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         hint = ": the disk is full; what was written before is whole: free some space and go on" if full else ""

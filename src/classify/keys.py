@@ -3,7 +3,7 @@
 import difflib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -74,13 +74,20 @@ def shipped(*chosen: str) -> tuple[dict[str, Any], list[str]]:
     return dict(leaves(config)), [str(key) for key in config if OmegaConf.is_dict(config[key])]
 
 
-def nearest(word: str, words: list[str]) -> str:
-    """ ", did you mean ...?" with the closest of `words`, or nothing."""
-    last = {key.rsplit(".", 1)[-1]: key for key in words}
-    close = difflib.get_close_matches(word, words, 1, 0.7) or [
-        last[name] for name in difflib.get_close_matches(word.rsplit(".", 1)[-1], list(last), 1, 0.6)
-    ]
-    return f" (did you mean {close[0]}?)" if close else ""
+def check_keys(cfg: DictConfig, types: Mapping[str, Any]) -> None:
+    """Raises ValueError for a shipped key that was taken out, unless something else is called, or became a group.
+
+    types: the shipped values by key.
+    """
+    for key, value in types.items():
+        group, _, name = key.rpartition(".")
+        node = OmegaConf.select(cfg, group) if group else cfg
+        if not OmegaConf.is_dict(node):
+            continue
+        if name not in node.keys() and node.get("_target_") in (None, types.get(f"{group}._target_")):  # noqa: SIM118
+            raise ValueError(f"{key} cannot be left out: say {key}=...")
+        if OmegaConf.is_dict(found := OmegaConf.select(node, name)) and "_target_" not in found:
+            raise ValueError(f"{key}={found} is a group of keys, not one value, as in {key}={value}")
 
 
 def same_type(value: Any, default: Any) -> bool:
@@ -100,3 +107,12 @@ def describe(default: Any) -> str:
     names = {bool: "true or false", int: "a whole number", float: "a number", list: "a list", str: "text"}
     kind = names.get(type(default), "a group of keys")
     return f"{kind} of {describe(default[0]).removeprefix('a ')}s" if kind == "a list" and default else kind
+
+
+def nearest(word: str, words: list[str]) -> str:
+    """ ", did you mean ...?" with the closest of `words`, or nothing."""
+    last = {key.rsplit(".", 1)[-1]: key for key in words}
+    close = difflib.get_close_matches(word, words, 1, 0.7) or [
+        last[name] for name in difflib.get_close_matches(word.rsplit(".", 1)[-1], list(last), 1, 0.6)
+    ]
+    return f" (did you mean {close[0]}?)" if close else ""

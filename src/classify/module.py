@@ -107,7 +107,8 @@ class Classifier(lightning.LightningModule):
     def on_validation_epoch_end(self) -> None:
         values: dict[str, Tensor] = {}
         if self.train_rows:  # one row of the log for both
-            mean = torch.as_tensor(self.train_loss / self.train_rows)
+            mean = torch.as_tensor(self.train_loss / self.train_rows, device=self.device)
+            mean = self.trainer.strategy.reduce(mean)  # in trainer=ddp all fail if one does, or the others would wait
             if not mean.isfinite():
                 raise ValueError(diverged(mean.item(), self.current_epoch, self.global_step))
             values["train/loss"] = mean

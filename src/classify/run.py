@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import shutil
 import subprocess
 import sys
@@ -132,6 +133,13 @@ def same_kind(one: Tensor, other: Tensor) -> bool:
 def record(table: TabularData, device: str) -> dict[str, Any]:
     """What identifies a run: commit (None outside of git), versions, the device, the hash of the data."""
     return {**code(), "threads": torch.get_num_threads(), "device": device, "data_sha256": table.sha256}
+
+
+def chance(config: build.Config, schema: Schema) -> float:
+    """The training loss of predicting the class shares; with weights or smoothing, of all classes alike."""
+    plain = config["loss"] == {"label_smoothing": 0.0, "class_weights": None}
+    counts = [count for count in schema.class_counts if count] if plain else [1.0] * schema.num_classes
+    return -sum(count / sum(counts) * math.log(count / sum(counts)) for count in counts)
 
 
 @cache  # it is what this process has imported

@@ -4,9 +4,12 @@ python -m classify.train data=wine optimizer.lr=0.01
 python -m classify.train -m optimizer.lr=0.001,0.01,0.1
 """
 
+import ctypes
 import logging
 import os
+import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +41,7 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     from classify.again import cut, renew, take_weights
     from classify.checkpoint import read_checkpoint
     from classify.pace import set_threads
-    from classify.run import Run, record
+    from classify.run import Run, chance, record
 
     folder, resumed = Path(config["folder"]), cut(config)
     lightning.seed_everything(config["seed"], verbose=False)
@@ -62,10 +65,21 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     try:
         with said_on_interrupt(folder):
             trainer.fit(classifier, data, ckpt_path=resumed.path if resumed else None, weights_only=True)
+            loss, least = getattr(trainer.checkpoint_callback, "train_loss", 0.0), chance(config, data.schema)
+            if FIRST_PROCESS and loss > least:
+                words = (
+                    "the training loss ends at %.4g, above %.4g of the class shares: did it diverge? lower optimizer.lr"
+                )
+                log.warning(words, loss, least)
             return finish(trainer, classifier, data, config, identity)
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+        others = getattr(trainer.strategy.launcher, "procs", [])  # of trainer=ddp
+        while others:
+            process = others.pop()  # before it ends, or Lightning, which watches these, would kill this one too
+            process.kill()
+            process.wait()
 
 
 def finish(
@@ -107,6 +121,8 @@ def app(cfg: DictConfig) -> float:
         except BaseException:
             if FIRST_PROCESS and cfg.resume is None:
                 release(Path(cfg.folder))
+            if not FIRST_PROCESS:
+                time.sleep(10)  # what fails in all is said by the first, which then ends the others
             raise
 
 
@@ -132,6 +148,7 @@ def run_job(cfg: DictConfig) -> float:
     with read_write(settings):  # type: ignore[arg-type]
         settings.run.dir = config["folder"]
     environment = dict(os.environ)
+    os.environ["FIRST_PROCESS"] = str(os.getpid())
     try:
         metrics = train(config)
     finally:
@@ -167,6 +184,9 @@ def config_of(cfg: DictConfig, settings: Any) -> dict[str, Any]:
 
 
 def main() -> None:
+    if not FIRST_PROCESS and sys.platform == "linux":  # it ends with the process that has started it
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        os.kill(int(os.environ.get("FIRST_PROCESS", 0)), 0)  # OSError: that has ended before
     for flag in ("-m", "--multirun"):  # Hydra wants it before the overrides
         if flag in sys.argv:
             sys.argv.remove(flag)

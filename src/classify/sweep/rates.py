@@ -53,8 +53,9 @@ def report(folder: Path, rates: Mapping[int, float]) -> None:
     """Shows the loss that each job's rate has reached, and which rate to take; writes sweep.csv."""
     import polars as pl
 
-    from classify.sweep.summary import shown
+    from classify.sweep.summary import check_tables, row, shown
 
+    check_tables([row(folder, number, []) for number in rates])
     rows = []
     for number, rate in sorted(rates.items(), key=lambda item: item[1]):
         file = folder / str(number) / "log" / "metrics.csv"

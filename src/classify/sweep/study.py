@@ -46,12 +46,13 @@ class Study:
         self.study.sampler = sampler
         folders = [int(path.name) for path in self.folder.glob("[0-9]*")]  # some may be another study's
         first = 1 + max([*self.here(), *folders], default=-1)
+        trials = {}
         try:
-            trials = {first + i: self.study.ask(space) for i in range(number)}
+            for i in range(first, first + number):
+                trials[i] = self.study.ask(space)
+                trials[i].set_user_attr("folder", str(self.folder / str(i)))
         except ImportError as error:
             raise ValueError(f"hydra.sweeper.sampler needs more than Optuna: {error}") from error
-        for i, trial in trials.items():
-            trial.set_user_attr("folder", str(self.folder / str(i)))
         return trials
 
     def tell(self, trial: Trial, done: JobReturn) -> None:
@@ -66,6 +67,9 @@ class Study:
 
     def settle(self, monitor: str) -> None:
         """What a killed command left running: with metrics it has finished, else it has failed, and does not count."""
+        for trial in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+            if not trial.user_attrs and not self.shared:  # killed before its folder was noted
+                self.study.tell(trial.number, state=TrialState.FAIL)
         for number, trial in self.here().items():
             if trial.state == TrialState.RUNNING:
                 own = self.folder / str(number)
@@ -75,7 +79,7 @@ class Study:
 
     def here(self) -> dict[int, FrozenTrial]:
         """The trials of this folder, by number."""
-        asked = [t for t in self.study.get_trials(deepcopy=False) if t.user_attrs]
+        asked = [t for t in self.study.get_trials(deepcopy=False) if "folder" in t.user_attrs]
         paths = [(Path(trial.user_attrs["folder"]), trial) for trial in asked]
         return {int(path.name): trial for path, trial in paths if not self.shared or path.parent == self.folder}
 
@@ -88,8 +92,8 @@ class Study:
 
 
 def counts(trial: FrozenTrial) -> bool:
-    """Whether it was not killed."""
-    return trial.state != TrialState.FAIL or "error" in trial.user_attrs
+    """Whether it was not killed: then it has a folder, and where it has failed an error."""
+    return ("error" if trial.state == TrialState.FAIL else "folder") in trial.user_attrs
 
 
 def distribution(override: Override) -> BaseDistribution:

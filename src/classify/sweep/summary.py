@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import re
@@ -12,8 +13,8 @@ from typing import Any
 import polars as pl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from classify.folder import read_metrics, write_whole
-from classify.run import Run
+from classify.folder import read_json, read_metrics, write_whole
+from classify.run import Run, chance
 from classify.sweep.winner import crown, ranked, text
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ def summarise(folder: Path, jobs: Mapping[int, list[str]], trust: bool) -> None:
     for its luck.
     """
     rows = [row(folder, number, words) for number, words in sorted(jobs.items())]
+    check_tables(rows)
     keys = dict.fromkeys(key for r in rows for key in r["overrides"])
     varied = [key for key in keys if len({text(r["overrides"].get(key)) for r in rows}) > 1]
     settings = [key for key in varied if key not in REPEATS]
@@ -75,12 +77,24 @@ def row(folder: Path, number: int, words: list[str]) -> dict[str, Any]:
     metrics = {k: v for k, v in read_metrics(own).items() if k.startswith("val/")}
     run = Run.open(own)
     monitored = run.config["monitor"], 1 if run.config["mode"] == "min" else -1
+    loss = read_json(own / "run.json", dict[str, Any]).get("train/loss")
     return result | {
-        "status": "finished",
+        "status": "worse than chance" if (loss or 0.0) > chance(run.config, run.schema) else "finished",
+        "data": json.dumps(run.config["data"] | {"seed": None}),
+        "sha256": run.record["data_sha256"],
         "metrics": metrics,
         "best_epoch": run.num_epochs - 1,
         "monitored": monitored,
     }
+
+
+def check_tables(rows: list[dict[str, Any]]) -> None:
+    """Raises ValueError where jobs that say the same of the data were trained on different rows."""
+    seen: dict[Any, Any] = {}
+    for r in rows:
+        number, sha256 = seen.setdefault(r.get("data"), (r["number"], r.get("sha256")))
+        if sha256 != r.get("sha256"):
+            raise ValueError(f"the data has changed between job {number} and job {r['number']}: name a new folder")
 
 
 def spread(table: pl.DataFrame, settings: list[str]) -> pl.DataFrame:
