@@ -32,7 +32,8 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 def test_a_run_leaves_its_folder(finished: Path) -> None:
     files = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
     assert files == {
-        *("metrics.json", "run.json", "train.log", "log/metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt"),
+        *("metrics.json", "run.json", "train.log", "log/metrics.csv"),
+        *(f"checkpoints/{name}.ckpt" for name in ("best", "last", "previous")),
         *(".lock", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"),
     }
     metrics = json.loads((finished / "metrics.json").read_text())

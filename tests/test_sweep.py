@@ -144,7 +144,7 @@ def test_a_member_goes_on_as_its_run_alone_would(tmp_path: Path) -> None:
             ]
         )
         words = [*common, *kind, *RATES[1], "trainer.max_epochs=12"]
-        train(continued(configure(folder / "half1", *words), ["trainer.max_epochs"], False))
+        train(continued(configure(folder / "half1", *words), ["trainer.max_epochs"], True))
         train(configure(folder / "whole", *words))
         one, other = Run.open(folder / "half1", "last"), Run.open(folder / "whole", "last")
         logs = [(folder / name / "log" / "metrics.csv").read_text().splitlines() for name in ("half1", "whole")]

@@ -122,7 +122,7 @@ def renew(run: Run, config: Config) -> None:
 def restore(folder: Path) -> None:
     """Takes the checkpoint before last.ckpt for it where that is damaged, and says so: what follows is the same."""
     last, previous = (folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous"))
-    if previous.exists():
+    if last.exists() and previous.exists():
         try:
             read_checkpoint(last)
         except ValueError as error:

@@ -75,7 +75,7 @@ class Run:
 
         if not self.trust:
             check_targets([self.config[key] for key in keys], self.path)
-        check_recorded(self.config, self.path)
+            check_recorded(self.config, self.path)
         self.classifier()  # made before anything is written
         return self.config
 
