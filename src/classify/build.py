@@ -41,8 +41,8 @@ def resolved(cfg: DictConfig, folder: Path | str, test: bool) -> Config:
     from omegaconf import OmegaConf
 
     cfg.folder, cfg.test = str(folder), test
-    if os.path.isfile(cfg.data.path):  # so that the run finds its table from anywhere
-        cfg.data.path = os.path.abspath(cfg.data.path)
+    if os.path.isfile(path := os.path.expanduser(str(cfg.data.path))):  # so that the run finds it from anywhere
+        cfg.data.path = os.path.abspath(path)
     cfg.mode = better({str(key): value for key, value in cfg.items()})
     return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
 

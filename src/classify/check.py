@@ -28,6 +28,7 @@ RANGES = {  # key: (least, most); every number of a list must lie in it
     "data.split.seed": (0, 2**32 - 1),
     "data.batch_size": (1, math.inf),
     "data.batches_per_step": (1, math.inf),
+    "data.read.head": (0, 10**9),
     "data.split.validation_fraction": (0.001, 0.999),
     "data.split.test_fraction": (0.001, 0.999),
     "model.hidden": (1, math.inf),
@@ -147,7 +148,7 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
             f"trainer.compile={cfg.trainer.compile} replays CUDA graphs, which write over gradients that "
             "trainer.accumulate_grad_batches keeps: say trainer.compile=default"
         )
-    if choices["data"] in ("csv", "parquet") and not Path(str(cfg.data.path)).is_file():
+    if choices["data"] in ("csv", "parquet") and not Path(str(cfg.data.path)).expanduser().is_file():
         raise ValueError(f"data.path={cfg.data.path}: there is no such file")
 
 

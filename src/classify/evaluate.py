@@ -32,7 +32,11 @@ def reproduce(run: Run, data: TabularData) -> dict[str, float]:
         raise ValueError(f"{run.folder} is no finished run: it has no metrics.json")
     exact = exactly(run)
     found = run.measure(data, "val") | run.measure(data, "test")
-    for name, value in read_json(file).items():
+    recorded = read_json(file)
+    wanted = {name for name in found if name.startswith("val/")}
+    if not (isinstance(recorded, dict) and wanted <= recorded.keys() <= found.keys()):
+        raise ValueError(f"{file} does not hold what this run measures, {', '.join(found)}: train again")
+    for name, value in recorded.items():
         compared = exact or name.endswith("/loss")
         if compared and not math.isclose(found[name], value, rel_tol=0, abs_tol=1e-6 if exact else 1e-2):
             raise ValueError(f"{name} is {found[name]:.7f} now, but {file} says {value:.7f}")

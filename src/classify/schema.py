@@ -102,8 +102,7 @@ class Schema:
         codes = np.empty((num_rows, len(self.categories)), smallest)
         start = 0
         for part in parts:
-            if absent := [name for name in self.feature_names if name not in part.columns]:
-                raise ValueError(f"there is no column {', '.join(absent)}: the classifier was trained with it")
+            known(part, self.feature_names, ": the classifier was trained with it")
             here = slice(start, start := start + len(part))
             with numbered(range(here.start, start)):
                 for i, number in enumerate(self.numbers):

@@ -74,7 +74,7 @@ class Split:
     def _by_time(self, column: pl.Series) -> dict[str, np.ndarray]:
         if column.null_count():
             raise RowError(column.name, column.is_null().arg_max(), "the time is missing")
-        order = column.arg_sort().to_numpy()
+        order = pl.select(pl.arg_sort_by(column, maintain_order=True)).to_series().cast(pl.Int64).to_numpy()
         test = round(len(order) * (1 - self.test_fraction))
         val = round(len(order) * (1 - self.test_fraction - self.validation_fraction))
         cut = np.split(order, [val, test])

@@ -19,7 +19,11 @@ def with_target(
     """The rows that have a target, and where they stood; ValueError when some have none and are not to be left out."""
     targets = columns_of(target)
     known(frame, targets)
-    frame = frame.with_columns(pl.col(name).fill_nan(None) for name in targets if frame[name].dtype.is_float())
+    for name, kind in frame.select(targets).schema.items():
+        if kind.is_nested() or kind in (pl.Binary, pl.Duration, pl.Time):
+            raise ValueError(f"column {name} holds {kind}: a target is text, numbers, booleans or dates")
+        if kind.is_float() or kind.is_decimal():
+            frame = frame.with_columns(pl.col(name).cast(pl.Float64).fill_nan(None))
     empty = frame.select(pl.any_horizontal(pl.col(targets).is_null()).alias("empty"))["empty"]
     rows: Sequence[int] | np.ndarray = range(len(frame))
     if empty.any():

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, read_write
 
 from classify.check import FIRST_PROCESS, check_values, in_sweep
 from classify.earlier import said
-from classify.errors import one_line_errors
+from classify.errors import at_home, one_line_errors
 from classify.folder import clear, read_json, release, shown, write_json
 from classify.keys import CONF
 
@@ -166,6 +166,8 @@ def main() -> None:
         if flag in sys.argv:
             sys.argv.remove(flag)
             sys.argv.insert(1, flag)
+    sys.argv[1:] = map(at_home, sys.argv[1:])
+    logging.raiseExceptions = False  # a closed pipe ends no training
     os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise where it would print
     with one_line_errors():
         app()

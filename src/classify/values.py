@@ -5,10 +5,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import date, datetime
 from typing import Any
 
 import numpy as np
 import polars as pl
+
+HELD: dict[str, tuple[Any, Any]] = {  # kinds of polars: from the name of a class to what it held, and numpy's dtype
+    "Boolean": ("true".__eq__, bool),
+    "Date": (date.fromisoformat, object),
+    "Datetime": (datetime.fromisoformat, object),
+    "Int128": (int, object),
+}
 
 
 class RowError(ValueError):
@@ -95,6 +103,12 @@ def plain(text: pl.Series) -> pl.Series:
     return whole.zip_with(~lower.is_in(["true", "false"]), lower)
 
 
+def of_kind(classes: Sequence[str], kind: str) -> np.ndarray:
+    """What a column of this kind held that these names (`as_class`) were made of, (classes,)."""
+    read, dtype = HELD.get(kind, (int if "Int" in kind else float if "Float" in kind else str, kind.lower()))
+    return np.array([read(name) for name in classes], dtype=object if read is str else dtype)
+
+
 def as_class(value: Any) -> str:
     """The name of a class: 1.0 is 1, and True is true as in a file."""
     if isinstance(value, bool):
@@ -104,13 +118,13 @@ def as_class(value: Any) -> str:
     return str(value)
 
 
-def known(frame: pl.DataFrame, names: Iterable[str]) -> None:
-    """Raises ValueError for a column that the table does not have."""
+def known(frame: pl.DataFrame, names: Iterable[str], why: str = "") -> None:
+    """Raises ValueError for a column that the table does not have; `why` it is looked for."""
     for name in names:
         if name not in frame.columns:
             close = difflib.get_close_matches(name, frame.columns, 1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""  # quoted, as it may hold spaces
-            raise ValueError(f"there is no column {name}{hint}: there are {', '.join(frame.columns[:20])}")
+            raise ValueError(f"there is no column {name}{why}{hint}: there are {', '.join(frame.columns[:20])}")
 
 
 def columns_of(names: Any) -> list[str]:
