@@ -50,7 +50,7 @@ def resolved(cfg: DictConfig, folder: Path | str, test: bool) -> Config:
 def net(config: Config, schema: Schema) -> nn.Sequential:
     """Encode -> the model -> the head, with every size taken from the schema."""
     arguments = dict(config["model"])
-    target = arguments.pop("_target_", "")
+    target = str(arguments.pop("_target_", ""))
     module, _, name = target.rpartition(".")
     model = vars(nets).get(name)
     if module != nets.__name__ or not isfunction(model):  # nothing else may be named by a checkpoint and then called

@@ -126,7 +126,13 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     for key in sections:
         if not OmegaConf.is_dict(cfg.get(key)):
             raise ValueError(f"{key} cannot be left out as a whole: set {key}.NAME=null for what is not wanted")
-    for key, value in leaves(cfg):
+    found = dict(leaves(cfg))
+    for key in types:
+        section, name = key.split(".")[0], ".".join(key.split(".")[:2])
+        left_out = section in ("metrics", "callbacks", "logger") and not OmegaConf.select(cfg, name)
+        if key not in found and not left_out:
+            raise ValueError(f"{key} has no value: add {key}=...")
+    for key, value in found.items():
         if value == "???" or (value == "" and types.get(key)):
             raise ValueError(f"{key} has no value: add {key}=...")
         if key in types and not same_type(value, types[key]):
@@ -148,17 +154,21 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
             f"trainer.compile={cfg.trainer.compile} replays CUDA graphs, which write over gradients that "
             "trainer.accumulate_grad_batches keeps: say trainer.compile=default"
         )
+    if "::" in os.path.abspath(str(cfg.folder)):
+        raise ValueError(
+            f"folder={cfg.folder}: a run's path must not hold ::, which Lightning takes for two: name another"
+        )
     if choices["data"] in ("csv", "parquet") and not Path(str(cfg.data.path)).expanduser().is_file():
         raise ValueError(f"data.path={cfg.data.path}: there is no such file")
 
 
 def check_range(key: str, value: Any) -> None:
     """Raises ValueError for a number, or one of a list, that the key may not have."""
-    if key not in RANGES:
-        return
-    low, high = RANGES[key]
+    low, high = RANGES.get(key, (-math.inf, math.inf))
     for number in value if isinstance(value, list) else [value]:
-        if isinstance(number, str) and not number.startswith("${"):
+        if isinstance(number, int) and abs(number) >= 2**63:
+            raise ValueError(f"{key}={value} is out of range: it has more than 64 bits")
+        if isinstance(number, str) and key in RANGES and not number.startswith("${"):
             raise ValueError(f"{key}={value} is not a number")
         if isinstance(number, int | float) and not low <= number <= high:
             bounds = f"at least {low}" if high in (math.inf, sys.float_info.max) else f"from {low} to {high}"
@@ -170,7 +180,7 @@ def check_monitors(cfg: DictConfig) -> None:
     names: list[str] = [f"val/{name}" for name in ("loss", *(name for name, metric in cfg.metrics.items() if metric))]
     if cfg.monitor not in names:
         raise ValueError(
-            f"monitor={cfg.monitor} is not measured{nearest(cfg.monitor, names)}: there are {', '.join(names)}"
+            f"monitor={cfg.monitor} is not measured{nearest(str(cfg.monitor), names)}: there are {', '.join(names)}"
         )
     for name, node in cfg.callbacks.items():
         if node and node.get("monitor") not in (None, "train/loss", *names):

@@ -34,6 +34,7 @@ NO_CSV = {  # first bytes: what such a file is, and what to do
 def header(path: str, separator: str) -> list[str]:
     """The names of a CSV file's columns; ValueError when they cannot be told apart."""
     check_file(path)
+    csv.field_size_limit(sys.maxsize)
     with open(path, "rb") as file:
         line = first_record(file)
     for first, what in NO_CSV.items():
@@ -102,7 +103,6 @@ def explain_encoding(path: str) -> None:
 
 def explain_rows(path: str, block: bytes, separator: str, num_columns: int, first_row: int) -> None:
     """Raises ValueError at the block's first row that has not as many fields as the header."""
-    csv.field_size_limit(sys.maxsize)
     try:
         for row, fields in enumerate(
             csv.reader(io.StringIO(block.decode(), newline=""), delimiter=separator, strict=True)

@@ -80,46 +80,37 @@ def is_pipe(out: str) -> bool:
 
 
 def write(batches: Iterator[pl.DataFrame], part: Path, parquet: bool, bar: tqdm) -> None:
-    """Writes to `part` batch by batch: CSV, or Parquet, of pieces beside it; ValueError: CSV cannot hold some id."""
+    """Writes to `part` batch by batch: CSV, or Parquet, of pieces beside it; ValueError: CSV cannot hold an id."""
     import polars as pl
 
-    with tempfile.TemporaryDirectory(prefix=".predictions-", dir=part.parent) as pieces, part.open("wb") as sink:
+    pieces = []
+    with part.open("wb") as sink:
         for number, batch in enumerate(batches):
             try:
                 if parquet:
-                    batch.write_parquet(Path(pieces) / f"{number}.parquet")
+                    pieces.append(part.with_name(f"{number}.parquet"))
+                    batch.write_parquet(pieces[-1])
                 else:
                     batch.write_csv(sink, include_header=number == 0)
             except pl.exceptions.PolarsError as error:
                 raise ValueError(f"{str(error).splitlines()[0]}: name a .parquet file with --out") from error
             bar.update(len(batch))
-        if parquet:
-            pl.scan_parquet([Path(pieces) / f"{i}.parquet" for i in range(number + 1)], glob=False).sink_parquet(part)
+    if parquet:
+        pl.scan_parquet(pieces, glob=False).sink_parquet(part)
 
 
 @contextmanager
 def whole_file(out: str) -> Iterator[Path]:
-    """A file beside `out` to write to: it becomes `out`, or is copied to a pipe for "-", when nothing went wrong."""
+    """A file, in a folder beside `out`, to write to: it becomes `out`, or goes to a pipe, when nothing went wrong."""
     target, pipe = Path(out).resolve(), is_pipe(out)  # a link stays a link
-    handle, name = tempfile.mkstemp(".part", ".predictions-", None if pipe else target.parent)
-    os.close(handle)
-    part = Path(name)
-    try:
+    with tempfile.TemporaryDirectory(prefix=".predictions-", dir=None if pipe else target.parent) as folder:
+        part = Path(folder) / "part"
         yield part
         if pipe:
             with part.open("rb") as file, sys.stdout.buffer if out == "-" else target.open("wb") as sink:
                 shutil.copyfileobj(file, sink)
         else:
-            part.chmod(0o666 & ~umask())
             put(part, target)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 @contextmanager

@@ -117,7 +117,7 @@ class Schema:
         """Class indices, (rows,), or with several target columns probabilities, (rows, classes)."""
         if not isinstance(self.target, str):
             return torch.from_numpy(frame.select(self.target).cast(pl.Float32).to_numpy(order="c", writable=True))
-        values = frame[self.target].unique()
+        values = frame[self.target].unique(maintain_order=True)
         codes = {value: self.classes.index(as_class(value)) for value in values if as_class(value) in self.classes}
         if strange := [as_class(value) for value in values if value not in codes]:
             row = [as_class(value) for value in frame[self.target]].index(strange[0])

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from classify.values import RowError, as_class, columns_of, known
+from classify.values import RowError, as_class, check_kind, columns_of, known
 
 log = logging.getLogger(__name__)
 
@@ -20,8 +20,7 @@ def with_target(
     targets = columns_of(target)
     known(frame, targets)
     for name, kind in frame.select(targets).schema.items():
-        if kind.is_nested() or kind in (pl.Binary, pl.Duration, pl.Time):
-            raise ValueError(f"column {name} holds {kind}: a target is text, numbers, booleans or dates")
+        check_kind(frame[name], "a target is text, numbers, booleans or dates")
         if kind.is_float() or kind.is_decimal():
             frame = frame.with_columns(pl.col(name).cast(pl.Float64).fill_nan(None))
     empty = frame.select(pl.any_horizontal(pl.col(targets).is_null()).alias("empty"))["empty"]

@@ -48,7 +48,7 @@ class TrainedClassifier(nn.Module):
         found = (self(rows) / temperature).softmax(-1)
         if not found.isfinite().all():
             row = found.isfinite().all(-1).int().argmin()
-            raise RowError("", row, f"its scores, divided by the temperature {temperature:g}, are beyond float32")
+            raise RowError("", row, f"its scores, divided by the temperature {temperature}, are beyond float32")
         return found
 
     def predict_proba(self, table: Any, temperature: float = 1.0) -> np.ndarray:

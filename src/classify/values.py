@@ -40,8 +40,15 @@ def numbered(rows: Sequence[int] | np.ndarray) -> Iterator[None]:
         raise
 
 
+def check_kind(column: pl.Series, todo: str) -> None:
+    """Raises ValueError for a column of lists, bytes, durations and the like, of which nothing is made."""
+    if column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Duration, pl.Time, pl.Object):
+        raise ValueError(f"column {column.name} holds {column.dtype}: {todo}")
+
+
 def typed(column: pl.Series, kind: str) -> pl.Series:
     """Texts as the dates or booleans that training saw."""
+    check_kind(column, f"training saw {kind}")
     if column.dtype != pl.String or kind not in ("Date", "Datetime", "Boolean"):
         return column
     if kind == "Boolean":
