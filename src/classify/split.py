@@ -76,9 +76,7 @@ class Split:
     def _by_time(self, column: pl.Series) -> dict[str, np.ndarray]:
         if column.null_count():
             raise RowError(column.name, column.is_null().arg_max(), "the time is missing")
-        order = (
-            column.to_frame().select(pl.arg_sort_by(column.name, maintain_order=True).cast(pl.Int64))[:, 0].to_numpy()
-        )
+        order = np.argsort(column.rank("dense").to_numpy(), kind="stable")
         test = round(len(order) * (1 - self.test_fraction))
         val = round(len(order) * (1 - self.test_fraction - self.validation_fraction))
         cut = np.split(order, [val, test])

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from classify.values import RowError, as_class, check_kind, columns_of, known
+from classify.values import RowError, as_class, as_float64, check_kind, columns_of, known
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def classes_of(frame: pl.DataFrame, target: str | Sequence[str]) -> tuple[np.nda
 
 def probabilities(frame: pl.DataFrame, targets: Sequence[str]) -> np.ndarray:
     """The target columns, (rows, classes); ValueError at the first row that does not sum to 1."""
-    shares = frame.select(pl.col(targets).cast(pl.Float64)).to_numpy()
+    shares = np.stack([as_float64(frame[name]) for name in targets], 1)
     wrong = (np.abs(shares.sum(1) - 1) > 1e-4) | (shares < 0).any(1) | ~np.isfinite(shares).all(1)
     if wrong.any():
         row = wrong.argmax()

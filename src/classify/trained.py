@@ -33,9 +33,7 @@ class TrainedClassifier(nn.Module):
             numbers, *codes = torch.as_tensor(numbers, dtype=torch.float32), *map(torch.as_tensor, codes)
         except (TypeError, ValueError, RuntimeError):
             kind = f"{type(numbers).__name__} {getattr(numbers, 'dtype', '')}".rstrip()  # such as ndarray <U1
-            raise TypeError(
-                f"rows are a {kind}, and must be a polars or pandas frame, or an array of numbers"
-            ) from None
+            raise TypeError(f"rows are a {kind}, not a frame of polars or pandas or an array of numbers") from None
         width = len(self.schema.numbers)
         if numbers.dim() != 2 or numbers.shape[1] != width or len(codes) != bool(self.schema.categories):
             names = ", ".join(number.name for number in self.schema.numbers)

@@ -11,13 +11,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-HELD: dict[str, tuple[Any, Any]] = {  # kinds of polars: from the name of a class to what it held, and numpy's dtype
-    "Boolean": ("true".__eq__, bool),
-    "Date": (date.fromisoformat, object),
-    "Datetime": (datetime.fromisoformat, object),
-    "Int128": (int, object),
-}
-
 
 class RowError(ValueError):
     """What is wrong in a row, counted from 0; whoever took that row from a longer table says where (`numbered`)."""
@@ -112,8 +105,10 @@ def plain(text: pl.Series) -> pl.Series:
 
 def of_kind(classes: Sequence[str], kind: str) -> np.ndarray:
     """What a column of this kind held that these names (`as_class`) were made of, (classes,)."""
-    read, dtype = HELD.get(kind, (int if "Int" in kind else float if "Float" in kind else str, kind.lower()))
-    return np.array([read(name) for name in classes], dtype=object if read is str else dtype)
+    reads: Any = {"Boolean": "true".__eq__, "Date": date.fromisoformat, "Datetime": datetime.fromisoformat}
+    read = reads.get(kind, int if "Int" in kind else float if "Float" in kind else str)
+    native = {"Boolean": "bool", "Int128": "object"}.get(kind, kind.lower() if read in (int, float) else "object")
+    return np.array([read(name) for name in classes], dtype=native)
 
 
 def as_class(value: Any) -> str:
