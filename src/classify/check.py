@@ -128,15 +128,18 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
             raise ValueError(f"{key} cannot be left out as a whole: set {key}.NAME=null for what is not wanted")
     found = dict(leaves(cfg))
     for key in [key for key in types if key not in found]:
-        section, name, *_ = key.split(".")
-        if section not in ("metrics", "callbacks", "logger") or cfg[section].get(name):  # these may be left out
+        section, name, *_ = f"{key}.".split(".")
+        group = types[key] is None and key not in WHOLE and OmegaConf.select(cfg, key)
+        if not group and (section not in ("metrics", "callbacks", "logger") or cfg[section].get(name)):
             raise ValueError(f"{key} has no value: add {key}=...")
     for key, value in found.items():
+        if isinstance(value, str) and "${" in value:
+            value = OmegaConf.select(cfg, key)
         if value == "???" or (value == "" and types.get(key)):
             raise ValueError(f"{key} has no value: add {key}=...")
         if key in types and not same_type(value, types[key]):
             raise ValueError(f"{key}={value} is not {describe(types[key])}, as in {key}={types[key]}")
-        if key in WHOLE and isinstance(value, float):
+        if key in WHOLE and value is not None and type(value) is not int:
             raise ValueError(f"{key}={value} is not a whole number")
         check_range(key, value)
     check_monitors(cfg)
@@ -165,7 +168,7 @@ def check_range(key: str, value: Any) -> None:
     for number in value if isinstance(value, list) else [value]:
         if isinstance(number, int) and abs(number) >= 2**63:
             raise ValueError(f"{key}={value} is out of range: it has more than 64 bits")
-        if isinstance(number, str) and key in RANGES and not number.startswith("${"):
+        if isinstance(number, str) and key in RANGES:
             raise ValueError(f"{key}={value} is not a number")
         if isinstance(number, int | float) and not low <= number <= high:
             bounds = f"at least {low}" if high in (math.inf, sys.float_info.max) else f"from {low} to {high}"

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from classify.columns import OFFSET_FROM
-from classify.csv_faults import explain_encoding, explain_rows, first_record, header, mended, open_quote
+from classify.csv_faults import explain_rows, first_record, header, mended, open_quote
 
 BLOCK_BYTES = 2**23
 
@@ -45,7 +45,6 @@ def csv_batches(
                 types |= dict.fromkeys(wide, pl.Float64())
                 frame = read(block, types)
         except pl.exceptions.PolarsError as error:
-            explain_encoding(path)
             explain_rows(path, block, separator, len(names), first_row)
             try:
                 types |= mended(read(block, dict.fromkeys(names, pl.String)), types, given, path, first_row)

@@ -162,11 +162,8 @@ def config_of(cfg: DictConfig, settings: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    for flag in ("-m", "--multirun"):  # Hydra wants it before the overrides
-        if flag in sys.argv:
-            sys.argv.remove(flag)
-            sys.argv.insert(1, flag)
-    sys.argv[1:] = map(at_home, sys.argv[1:])
+    words = [at_home(word) for word in sys.argv[1:]]
+    sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))  # which Hydra wants first
     logging.raiseExceptions = False  # a closed pipe ends no training
     os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise where it would print
     with one_line_errors():

@@ -47,11 +47,19 @@ def typed(column: pl.Series, kind: str) -> pl.Series:
     if kind == "Boolean":
         found = column.str.to_lowercase().replace_strict({"true": True, "false": False}, default=None)
     else:
-        found = column.str.to_datetime(strict=False)
+        found = as_dates(column)
     if (wrong := found.is_null() & column.is_not_null()).any():
         row = wrong.arg_max() or 0
         raise RowError(column.name, row, f"{column[row]!r} is not a {kind.lower()}")
     return found
+
+
+def as_dates(column: pl.Series) -> pl.Series:
+    """Texts as dates, null where they are none."""
+    try:
+        return column.str.to_datetime(strict=False)
+    except pl.exceptions.ComputeError:  # none is one
+        return pl.Series(column.name, [None] * len(column), pl.Datetime)
 
 
 def reads_as(column: pl.Series, kind: Any) -> pl.Series:
@@ -61,7 +69,7 @@ def reads_as(column: pl.Series, kind: Any) -> pl.Series:
     if kind == pl.Boolean:
         return column.is_in(["true", "false"])
     if kind in (pl.Date, pl.Datetime):
-        return column.str.to_datetime(strict=False).is_not_null()
+        return as_dates(column).is_not_null()
     return column.cast(kind, strict=False).is_not_null()
 
 
