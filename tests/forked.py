@@ -1,6 +1,7 @@
 """Runs `python -m` commands as processes that are forked from one which has done the imports: a fraction of the time.
 
-A script: [[module, word, ...], ...] as JSON on stdin; on stdout [[code, stdout, stderr, imported torch], ...].
+forked.py IMPORTS [SECONDS], the most for each process, reads and writes JSON: [[module, word, ...], ...]
+on stdin; on stdout [[code, stdout, stderr, imported torch], ...].
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import importlib
 import json
 import os
 import runpy
+import signal
 import sys
 import tempfile
 import traceback
@@ -47,9 +49,11 @@ def exit_code(run: Callable[[], object]) -> int:
 
 
 def child(words: list[str], folder: Path) -> None:
+    (folder / "torch").write_text("null")  # unless it comes to its end
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    signal.alarm(int(sys.argv[2]) if len(sys.argv) > 2 else 0)  # seconds; then it is killed
     sys.argv = words
     code = exit_code(lambda: runpy.run_module(words[0], run_name="__main__", alter_sys=True))
     (folder / "torch").write_text(json.dumps("torch" in sys.modules))
@@ -82,7 +86,7 @@ def main() -> None:
                 running[process] = i
         outcomes = []
         for i, code in enumerate(codes):
-            texts = [(Path(base) / str(i) / name).read_text() for name in ("stdout", "stderr", "torch")]
+            texts = [(Path(base) / str(i) / name).read_text(errors="replace") for name in ("stdout", "stderr", "torch")]
             outcomes.append([code, texts[0], texts[1], json.loads(texts[2])])
     print(json.dumps(outcomes))
 

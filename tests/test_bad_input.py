@@ -1,5 +1,6 @@
 """What a person may get wrong: exit code not 0, one line that says what and what to do, and nothing changed."""
 
+import errno
 import gzip
 import hashlib
 import json
@@ -16,6 +17,7 @@ import torch
 from conftest import ROOT
 
 from classify import tables
+from classify.errors import explained
 from classify.folder import lock
 
 # Words: what the one line says, as a regular expression. These are answered before torch is imported.
@@ -89,6 +91,19 @@ EARLY = {
     "train experiment=none": r"no experiment=none",
     "train data=csv": r"data.path has no value: add data.path=\.\.\.",
     "train data=csv data.path=none.csv data.target=y": r"data.path=none.csv: there is no such file",
+    "train data=csv data.path=~/none.csv data.target=y": r"data.path=/.*/none.csv: there is no such file",
+    "train data=csv data.path=new.csv data.target=y data.read.head=10000000000": r"data.read.head=10000000000 is out",
+    "train data.batch_size=99999999999999999999": r"data.batch_size=99999999999999999999 is out of range",
+    "train ~data.target": r"data.target has no value",
+    "train data.num_folds=[1,2]": r"data.num_folds=.1, 2. is not a whole number",
+    "train data.num_folds={a:1}": r"data.num_folds has no value",
+    "train trainer.limit_val_batches=${seed}": r"trainer.limit_val_batches=0 is out of range",
+    "train trainer.limit_val_batches=${sed}": r"'sed' not found",
+    "train ~trainer.precision": r"trainer.precision has no value",
+    "train callbacks.early_stopping=1": r"callbacks.early_stopping._target_ has no value",
+    "train monitor=1": r"monitor=1 is not measured: there are val/loss",
+    "train folder=a::b": r"folder=.*a::b: a run's path must not hold ::",
+    "train -m seed=0,1 folder=a::b": r"folder=.*a::b: a run's path must not hold ::",
     "train resume=nowhere": r"resume=nowhere: there is no run's folder of this name",
     "train resume=text.ckpt": r"resume=text.ckpt: there is no run's folder of this name",
     "train resume=latest": r"resume=latest: there is no unfinished run under outputs/: name its folder",
@@ -130,6 +145,11 @@ EARLY = {
     "predict nowhere new.csv": r"there is no checkpoint nowhere",
     "predict run none.csv": r"there is no file none.csv",
     "predict run new.csv --temperature 0": r"--temperature must be above 0",
+    "predict run new.csv -o out.xlsx": r"--out out.xlsx: name a .csv or a .parquet file",
+    "predict run new.csv -o out.json": r"--out out.json: name a .csv or a .parquet file",
+    "predict run new.csv -o busy": r"--out busy: name a .csv or a .parquet file",
+    "predict ~/nowhere new.csv": r"there is no checkpoint /.*/nowhere",
+    "evaluate run ~/none.csv": r"there is no file /.*/none.csv",
     "predict run new.csv -o nowhere/out.csv": r"--out nowhere/out.csv: there is no folder",
     "export nowhere": r"there is no checkpoint nowhere",
     "export run --format pickle": r"invalid choice: 'pickle' \(choose from '?onnx'?, '?torch'?\)",
@@ -165,9 +185,18 @@ LATE = {
     "evaluate other.ckpt": r"other.ckpt is not a checkpoint of this project",
     "evaluate changed": r"breast_cancer has changed since changed/checkpoints/best.ckpt was written",
     "evaluate halved": r"halved/metrics.json is not whole JSON",
+    "evaluate emptied": r"emptied/metrics.json does not hold what this run measures, val/loss",
+    "evaluate run quantities.csv": r"quantities.csv: column diagnosis, row 1: .*no class 0.5, only benign",
+    "train data=csv data.path=quantities.csv data.target=diagnosis": r"a target is a class, not a quantity",
+    "train data=parquet data.path=dates.parquet data.target=diagnosis": r"column day holds dates outside of the",
+    "train data=parquet data.path=lists.parquet data.target=diagnosis": r"mean radius holds List.Int64.: leave it",
+    "predict run lists.parquet": r"lists.parquet: column mean radius holds List.Int64.: training saw Float64",
+    "predict run dates.parquet": r"dates.parquet: column day holds dates outside of the years 1 to 9999",
     "evaluate run unlabelled.csv": r"unlabelled.csv: there is no column diagnosis",
     "predict cut.ckpt new.csv": r"cut.ckpt is not a whole checkpoint",
-    "predict run narrow.csv -o new.csv": r"narrow.csv: there is no column mean radius: the classifier was trained",
+    "predict run narrow.csv -o new.csv": r"narrow.csv: there is no column mean radius: the classifier was trained with "
+    r"it .did you mean 'worst radius'.*: there are mean texture, ",
+    "predict run new.csv --temperature 1e-320 -o cold.csv": r"new.csv: row 1: its scores, divided by the temperature",
     "predict run empty.csv": r"empty.csv has no rows to predict",
     "predict run words.csv": r"words.csv: column mean radius, row 3: 'much' is not a number",
     "predict run text.parquet": r"text.parquet is not a Parquet file",
@@ -210,7 +239,7 @@ TABLE_WORDS = {  # tables that need more words
 def folder(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run, an unfinished one, broken ones, and tables to go with them."""
     folder = tmp_path_factory.mktemp("bad")
-    for name in ("run", "changed", "halved"):
+    for name in ("run", "changed", "halved", "emptied"):
         shutil.copytree(finished, folder / name)
     (folder / "unfinished" / ".hydra").mkdir(parents=True)
     (folder / "busy" / ".hydra").mkdir(parents=True)
@@ -223,6 +252,7 @@ def folder(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("log/x", "optuna.db", "train.log"):
         (folder / "own" / name).write_text("mine")
     (folder / "halved" / "metrics.json").write_text('{"val/loss": 0.1, "val')
+    (folder / "emptied" / "metrics.json").write_text("{}")
     whole = (finished / "checkpoints" / "best.ckpt").read_bytes()
     content = torch.load(finished / "checkpoints" / "best.ckpt", weights_only=True)
     content["record"]["data_sha256"] = "0" * 64
@@ -238,6 +268,10 @@ def folder(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     frame.head(0).write_csv(folder / "empty.csv")
     much = pl.when(pl.int_range(len(frame)) == 2).then(pl.lit("much")).otherwise(pl.col("mean radius").cast(pl.String))
     frame.with_columns(much.alias("mean radius")).write_csv(folder / "words.csv")
+    frame.with_columns(diagnosis=pl.int_range(len(frame)) + 0.5).write_csv(folder / "quantities.csv")
+    frame.with_columns(pl.lit([1]).alias("mean radius")).write_parquet(folder / "lists.parquet")
+    day = pl.lit(2**31 - 1, dtype=pl.Int32).cast(pl.Date)
+    frame.with_columns(day=day).write_parquet(folder / "dates.parquet")
     (folder / "tables").mkdir()
     for name, (text, *_) in {**TABLES, **TABLE_WORDS}.items():
         (folder / "tables" / f"{name}.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -293,3 +327,17 @@ def test_a_command_as_typed(folder: Path) -> None:
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "error: there is no key lr (did you mean optimizer.lr?)\n"
+
+
+def test_a_closed_pipe_ends_quietly(folder: Path, forking: Path) -> None:
+    """As with other tools of Unix, whose exit code is then 128 + SIGPIPE."""
+    for words in ("classify.train --cfg all", "classify.predict run new.csv"):
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", f"{forking} -m {words} | true"],
+            cwd=folder, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout, done.stderr) == (141, "", "")
+
+
+def test_a_full_disk_may_be_that_of_temporary_files() -> None:
+    assert "that of $TMPDIR, is full" in (explained(OSError(errno.ENOSPC, "No space left on device")) or "")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Callable
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+import classify
 from classify import build, csv_file, evaluate, export, load, onnx_file, predict, tables
 from classify.columns import FIRST_CODE, MISSING, UNSEEN, Category, Columns, Number
 from classify.data import take
@@ -173,7 +175,65 @@ def test_a_schema_survives_plain_values(run: Run) -> None:
     assert run.schema.target == "churned"
 
 
+def test_embeddings_begin_too_small_to_drown_the_numbers() -> None:
+    frame = pl.DataFrame({"x": range(2000), "city": [f"v{i % 200}" for i in range(2000)], "churned": ["a", "b"] * 1000})
+    encode = build.net(configure("unused", "model=linear"), fit(frame)).encode
+    weights = encode.embeddings["0"].weight
+    assert weights[1:].std().item() == pytest.approx(0.01, rel=0.1)
+    assert weights[0].abs().sum() == 0
+
+
+def test_categories_that_say_nothing_leave_the_numbers_to_be_learned(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    x = random.normal(size=(1200, 2))
+    frame = pl.DataFrame(x, schema=["u", "v"]).with_columns(
+        *(pl.Series(name, random.integers(0, 150, 1200)).cast(pl.String).alias(name) for name in ("from", "to")),
+        churned=pl.Series(x.sum(1) + random.normal(scale=0.3, size=1200) > 0),
+    )
+    data_of(frame, tmp_path)
+    words = ["data=parquet", f"data.path={tmp_path / 'table.parquet'}", "data.target=churned", "trainer.max_epochs=40"]
+    found = train(configure(tmp_path / "run", *words))["test/accuracy"]
+    index = Run.open(tmp_path / "run").data().index
+    train_rows, test_rows = index["train"].numpy(), index["test"].numpy()
+    labels = frame["churned"].to_numpy()
+    expected = LogisticRegression().fit(x[train_rows], labels[train_rows]).score(x[test_rows], labels[test_rows])
+    assert found >= expected - 0.03
+
+
 # The target
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0, 1],
+        [-3, 7, 10],
+        [True, False],
+        [2.0, 1.0],
+        [2**64 - 1, 2**64 - 2],
+        ["b", "a"],
+        [date(2024, 1, 2), date(1, 1, 1)],
+        [datetime(2024, 1, 2, 3, 4, 5, 6), datetime(2024, 1, 2)],
+        ["1", "02"],
+    ],
+)
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_what_the_column_held_is_predicted(values: list, kind: str, tmp_path: Path) -> None:
+    column = pl.Series("y", values * (60 // len(values)), dtype=pl.UInt64 if values[0] == 2**64 - 1 else None)
+    frame = pl.DataFrame({"x": pl.int_range(len(column), eager=True) % len(values), "y": column})
+    if kind == "csv" and values == ["1", "02"]:
+        pytest.skip("a CSV file does not say that these are texts")
+    getattr(frame, f"write_{kind}")(file := tmp_path / f"table.{kind}")
+    train(configure(tmp_path / "run", f"data={kind}", f"data.path={file}", "data.target=y", "trainer.max_epochs=1"))
+    classifier = load(tmp_path / "run")
+    assert classifier.classes_.tolist() == sorted(values)
+    assert [type(value) for value in classifier.classes_.tolist()] == [type(value) for value in sorted(values)]
+    found = classifier.predict(frame)
+    assert set(found.tolist()) <= set(values)
+    numeric = column.dtype.is_numeric() or column.dtype == pl.Boolean
+    assert found.dtype == (column.to_numpy().dtype if numeric else object) or column.dtype == pl.UInt64
+    out = pl.concat(predict.predict(Run.open(tmp_path / "run"), str(file)))  # a file has their names
+    assert set(out["prediction"]) <= set(classifier.schema.classes)
 
 
 @pytest.mark.parametrize(
@@ -271,6 +331,46 @@ def test_an_outlying_test_row_of_a_csv_changes_nothing_in_the_schema(tmp_path: P
     assert [n.name for n in data(frame).schema.numbers] == ["x", "near"]
 
 
+WHEN = pl.datetime(2024, 1, 1) + pl.duration(hours=pl.int_range(ROWS) * 7919 % 5003)  # not in the table's order
+
+
+@pytest.mark.parametrize(
+    ("words", "folds"),
+    [
+        ([], 1),
+        (["data.split.column=part"], 1),
+        (["data.split.group=household"], 1),
+        (["data.split.time=when"], 1),
+        (["data.num_folds=3"], 3),
+        (["data.num_folds=3", "data.split.group=household"], 3),
+    ],
+)
+def test_every_kind_of_split_trains(words: list[str], folds: int, tmp_path: Path) -> None:
+    parts = pl.Series(["train", "val", "test", "train"] * (ROWS // 4))
+    frame = churn().with_columns(part=parts, household=pl.int_range(ROWS) % 50, when=WHEN)
+    frame.write_csv(file := tmp_path / "table.csv")
+    ignored = "data.columns.ignore=[part,household,when]"
+    words = ["data=csv", f"data.path={file}", "data.target=churned", ignored, "trainer.max_epochs=1", *words]
+    for fold in range(folds):
+        metrics = train(configure(tmp_path / f"run{fold}", *words, f"data.fold={fold}"))
+        assert {"val/loss", "test/loss"} <= metrics.keys()
+        data = Run.open(tmp_path / f"run{fold}").data()
+        assert sorted(row for index in data.index.values() for row in index.tolist()) == list(range(ROWS))
+    if "data.split.time=when" in words:
+        times = pd.read_csv(file, parse_dates=["when"])["when"].sort_values()
+        sizes = {name: len(index) for name, index in data.index.items()}
+        assert sizes == {"train": ROWS * 6 // 10, "val": ROWS * 2 // 10, "test": ROWS * 2 // 10}
+        expected = np.split(times.index.to_numpy(), [sizes["train"], sizes["train"] + sizes["val"]])
+        for index, rows in zip(data.index.values(), expected, strict=True):
+            assert index.tolist() == sorted(rows)
+
+
+def test_rows_of_one_time_keep_the_order_of_the_table(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"x": range(100), "when": ["2024"] * 100, "churned": ["a", "b"] * 50})
+    index = data_of(frame, tmp_path, "data.split.time=when").index
+    assert [row for part in index.values() for row in part.tolist()] == list(range(100))
+
+
 # Verbs
 
 
@@ -350,6 +450,56 @@ def test_predict_refuses(run: Run, tmp_path: Path) -> None:
         batches(run, text, tmp_path, "parquet")
 
 
+ID = {  # kinds of ids that CSV, or a detour through it, would not keep
+    "duration": pl.Series([60_000_000, None, 3] * 20, dtype=pl.Duration("us")),
+    "bytes": pl.Series([b"\xff\x00", b"", None] * 20),
+    "list": pl.Series([[1, 2], [], None] * 20),
+    "struct": pl.Series([{"a": 1, "b": "x"}, {"a": None, "b": "y"}, {"a": 3, "b": None}] * 20),
+    "day": pl.Series([date(2024, 1, 2), date(1, 1, 1), None] * 20),
+    "text": pl.Series(["007", "", None] * 20),
+}
+
+
+def test_predictions_in_parquet_keep_every_kind_of_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quoted = pl.Series(['say "so"', "a,b", "it's"] * 20)
+    frame = pl.DataFrame(ID).with_columns(x=pl.int_range(60), y=quoted)
+    frame.write_parquet(file := tmp_path / "table.parquet")
+    words = ["data=parquet", f"data.path={file}", "data.target=y", f"data.id=[{','.join(ID)}]", "trainer.max_epochs=1"]
+    train(configure(tmp_path / "run", *words))
+    monkeypatch.setattr(tables, "BATCH_ROWS", 7)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["predict", "run", "table.parquet", "-o", "out.Parquet"])
+    predict.main()
+    out = pl.read_parquet(tmp_path / "out.Parquet")
+    assert out.select(ID.keys()).equals(frame.select(ID.keys()))
+    assert out.schema["probability_a,b"] == pl.Float32
+    np.testing.assert_allclose(out.select(out.columns[-4:-1]).to_numpy(), load("run").predict_proba(frame), atol=1e-6)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.Parquet", "run", "table.parquet"]
+    assert out["prediction"].to_list() == load("run").predict(frame).tolist()
+    monkeypatch.setattr(sys, "argv", ["predict", "run", "table.parquet", "-o", "out.csv"])
+    with pytest.raises(SystemExit, match=r"error: CSV .*: name a .parquet file with --out"):
+        predict.main()
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: Callable[..., Any]) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    churn().write_csv(tmp_path / "churn.csv")
+    words = ["data=csv", "data.path=~/churn.csv", "data.target=churned", "trainer.max_epochs=1"]
+    assert inside(*words, "folder=~/run") is None
+    assert inside("-m", *words, "folder=~/sweep", "seed=0,1") is None
+    assert inside(*words, "folder=~/next", "init_from=~/run") is None
+    assert inside("rerun=~/run", "folder=~/again") is None
+    assert inside("resume=~/run", "trainer.max_epochs=2") is None
+    monkeypatch.setattr(sys, "argv", ["predict", "~/run", "~/churn.csv", "-o", "~/out.csv"])
+    predict.main()
+    monkeypatch.setattr(sys, "argv", ["evaluate", "~/run", "~/churn.csv"])
+    evaluate.main()
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"churn.csv", "run", "sweep", "next", "again", "out.csv"}
+    assert len(load("~/run").predict(churn())) == ROWS
+
+
 def test_a_failed_prediction_leaves_the_old_file(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "out.csv").write_text("before")
     late = churn().with_columns(pl.col("spend").cast(pl.String)).vstack(churn(1).with_columns(spend=pl.lit("much")))
@@ -379,10 +529,17 @@ def test_frames_of_pandas_and_polars(run: Run) -> None:
         (None, "rows are a NoneType"),
         (churn()["plan"], "rows are a Series"),
         (pd.Series(["a"]), "rows are a Series"),
-        (np.array([["a"]]), "rows are a ndarray"),
+        (np.array([["a"]]), "rows are a ndarray <U1, not a frame"),
+        (np.array([["a"]], object), "rows are a ndarray object, not a frame"),
+        ((np.zeros((1, 4)), np.array([["a"]])), "rows are a ndarray"),
     ):
         with pytest.raises(TypeError, match=said):
             classifier.predict_proba(nothing)
+    with pytest.raises(ValueError, match=r"no column plan: the classifier was trained with it .did you mean 'plans'"):
+        classifier.predict(churn().rename({"plan": "plans"}))
+    with pytest.raises(ValueError, match=r"row 1: its scores, divided by the temperature 1e-320, are beyond float32"):
+        classifier.predict_proba(churn(), temperature=1e-320)
+    assert "load" in dir(classify)
     with pytest.raises(ValueError, match=r"rows are \(2, 4\).* and codes"):
         classifier.predict_proba(np.zeros((2, 4)))
 

@@ -16,7 +16,6 @@ def baselines(data: TabularData) -> dict[str, Any]:
     from scipy.sparse import csr_array, hstack
     from sklearn.dummy import DummyClassifier
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder
 
     from classify.data import take
@@ -35,10 +34,7 @@ def baselines(data: TabularData) -> dict[str, Any]:
     training, labels = take(data.rows, data.index["train"]), hard(data.labels[data.index["train"]])
     if isinstance(training, tuple):
         encoder.fit(training[1].numpy())
-    fitted = {
-        "majority class": DummyClassifier(),
-        "logistic regression": make_pipeline(LogisticRegression(max_iter=1000)),
-    }
+    fitted = {"majority class": DummyClassifier(), "logistic regression": LogisticRegression(max_iter=1000)}
     for model in fitted.values():
         model.fit(features(training), labels)
 

@@ -55,7 +55,7 @@ def net(config: Config, schema: Schema, most: float = math.inf) -> nn.Sequential
     They are counted before any is made.
     """
     arguments = dict(config["model"])
-    target = arguments.pop("_target_", "")
+    target = str(arguments.pop("_target_", ""))
     module, _, name = target.rpartition(".")
     model = vars(nets).get(name)
     if module != nets.__name__ or not isfunction(model):  # nothing else may be named by a checkpoint and then called

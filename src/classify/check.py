@@ -34,6 +34,7 @@ RANGES = {  # every number at the key, of a list too: from the least to the most
         (1e-9, math.inf): ("trainer.limit_train_batches", "trainer.limit_val_batches"),
         (1, 2**24): ("model.hidden",),
         (2, math.inf): ("data.num_folds",),
+        (0, 10**9): ("data.read.head",),
         (1, math.inf): (
             *("data.batch_size", "data.batches_per_step", "callbacks.early_stopping.patience"),
             *("trainer.max_epochs", "trainer.threads", "trainer.accumulate_grad_batches"),
@@ -146,13 +147,15 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     check_keys(cfg, types)
     groups = {key.rpartition(".")[0] for key in types}
     for key, value in leaves(cfg):
+        if isinstance(value, str) and "${" in value:
+            value = OmegaConf.select(cfg, key)
         if key in groups and value:
             raise ValueError(f"{key}={value} is not a group of keys")
         if value == "???" or (value == "" and types.get(key)):
             raise ValueError(f"{key} has no value: add {key}=...")
         if key in types and not same_type(value, types[key]):
             raise ValueError(f"{key}={value} is not {describe(types[key])}, as in {key}={types[key]}")
-        if key in WHOLE and isinstance(value, float | bool | list):
+        if key in WHOLE and value is not None and type(value) is not int:
             raise ValueError(f"{key}={value} is not a whole number")
         check_range(key, value)
     nodes = {f"{key}.{name}": node for key in ("callbacks", "logger", "metrics") for name, node in cfg[key].items()}
@@ -173,17 +176,19 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
             f"trainer.compile={cfg.trainer.compile} replays CUDA graphs, which write over gradients that "
             "trainer.accumulate_grad_batches keeps: say trainer.compile=default"
         )
-    if choices["data"] in ("csv", "parquet") and not Path(str(cfg.data.path)).is_file():
+    if "::" in os.path.abspath(str(cfg.folder)):
+        raise ValueError(f"folder={cfg.folder}: a run's path must not hold ::, which stands for two: name another")
+    if choices["data"] in ("csv", "parquet") and not Path(str(cfg.data.path)).expanduser().is_file():
         raise ValueError(f"data.path={cfg.data.path}: there is no such file")
 
 
 def check_range(key: str, value: Any) -> None:
     """Raises ValueError for a number, or one of a list, that the key may not have."""
-    if key not in RANGES:
-        return
-    low, high = RANGES[key]
+    low, high = RANGES.get(key, (-math.inf, math.inf))
     for number in value if isinstance(value, list) else [value]:
-        if isinstance(number, str) and not number.startswith("${"):
+        if isinstance(number, int) and abs(number) >= 2**63:
+            raise ValueError(f"{key}={value} is out of range: it has more than 64 bits")
+        if isinstance(number, str) and key in RANGES:
             raise ValueError(f"{key}={value} is not a number")
         if isinstance(number, int | float) and not low <= number <= high:
             bounds = f"at least {low}" if high in (math.inf, sys.float_info.max) else f"from {low} to {high}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from classify.values import RowError, as_float64, as_text, plain
+from classify.values import RowError, as_float64, as_text, check_kind, plain
 
 log = logging.getLogger(__name__)
 
@@ -117,9 +117,8 @@ class Category:
 def features(column: pl.Series, columns: Columns) -> list[Number | Category] | str:
     """What to make of a column's training rows: a number, a category, several for a date, or why it is left out."""
     name, dtype = column.name, column.dtype
+    check_kind(column, f"leave it out with data.columns.ignore=[{name}]")
     small = columns.small_integers and dtype.is_integer() and column.drop_nulls().n_unique() <= columns.small_integers
-    if dtype.is_temporal() and dtype not in (pl.Date, pl.Datetime):
-        raise ValueError(f"column {name} holds {dtype}: leave it out with data.columns.ignore=[{name}]")
     if not dtype.is_numeric() and column.n_unique() < 2:
         return "one value"
     if dtype in (pl.Date, pl.Datetime):
@@ -130,8 +129,6 @@ def features(column: pl.Series, columns: Columns) -> list[Number | Category] | s
     if dtype.is_numeric() or dtype == pl.Boolean or name in columns.numbers:
         found = number(column, columns)
         return [found] if found.std > 0 or found.indicator else "one value"
-    if dtype not in (pl.String, pl.Categorical, pl.Enum):
-        raise ValueError(f"column {name} holds {dtype}: leave it out with data.columns.ignore=[{name}]")
     if column.n_unique() == len(column):
         return "another text in every row"
     return [category(column, columns)]

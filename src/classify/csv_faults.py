@@ -34,6 +34,7 @@ NO_CSV = {  # first bytes: what such a file is, and what to do
 def header(path: str, separator: str) -> list[str]:
     """The names of a CSV file's columns; ValueError when they cannot be told apart."""
     check_file(path)
+    csv.field_size_limit(sys.maxsize)
     with open(path, "rb") as file:
         line = first_record(file)
     for first, what in NO_CSV.items():
@@ -88,29 +89,18 @@ def open_quote(block: bytes, first_row: int) -> str:
     return next((f", row {first_row + i} (its quotes)" for i in odd), "")
 
 
-def explain_encoding(path: str) -> None:
-    """Raises ValueError where the file is not UTF-8."""
-    with open(path, "rb") as file:
-        for row, line in enumerate(file):
-            try:
-                line.decode()
-            except UnicodeDecodeError as error:
-                raise ValueError(
-                    f"{path}, row {row}: not UTF-8 text ({error.reason}): save the file as UTF-8"
-                ) from None
-
-
 def explain_rows(path: str, block: bytes, separator: str, num_columns: int, first_row: int) -> None:
-    """Raises ValueError at the block's first row that has not as many fields as the header."""
-    csv.field_size_limit(sys.maxsize)
+    """Raises ValueError at the block's first row that is not UTF-8, or has not as many fields as the header."""
     try:
-        for row, fields in enumerate(
-            csv.reader(io.StringIO(block.decode(), newline=""), delimiter=separator, strict=True)
-        ):
+        text = io.StringIO(block.decode(), newline="")
+        for row, fields in enumerate(csv.reader(text, delimiter=separator, strict=True)):
             if len(fields) != num_columns and fields:
                 raise ValueError(
                     f"{path}, row {first_row + row}: {len(fields)} fields, where the header has {num_columns}"
                 )
+    except UnicodeDecodeError as error:
+        row = first_row + block.count(b"\n", 0, error.start)
+        raise ValueError(f"{path}, row {row}: not UTF-8 text ({error.reason}): save the file as UTF-8") from None
     except csv.Error as error:
         raise ValueError(
             f"{path}, from row {first_row}: {error}: a quote is not closed, or stands inside a field"

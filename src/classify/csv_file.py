@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from classify.columns import OFFSET_FROM
-from classify.csv_faults import explain_encoding, explain_rows, first_record, header, mended, open_quote
+from classify.csv_faults import explain_rows, first_record, header, mended, open_quote
 
 BLOCK_BYTES = 2**23
 
@@ -37,14 +37,14 @@ def csv_batches(
     for block in ahead(blocks(path)):
         try:
             if first_row == 1 and head:
-                types = inferred(block, given, {"new_columns": names, "infer_schema_length": head, **options})
+                told = {"new_columns": names, "infer_schema_length": head, "try_parse_dates": True, **options}
+                types = dict(pl.scan_csv(io.BytesIO(block), **told).collect_schema()) | given
                 types |= dict.fromkeys(near_zero(read(block, types), without=given), pl.Float32())
             frame = read(block, types)
             if wide := [c.name for c in frame.select(pl.col(pl.Float32).is_infinite().any()) if c[0]]:
                 types |= dict.fromkeys(wide, pl.Float64())
                 frame = read(block, types)
         except pl.exceptions.PolarsError as error:
-            explain_encoding(path)
             explain_rows(path, block, separator, len(names), first_row)
             try:
                 types |= mended(read(block, dict.fromkeys(names, pl.String)), types, given, path, first_row)
@@ -82,11 +82,6 @@ def ahead(items: Iterator[bytes]) -> Iterator[bytes]:
         while (item := coming.result()) is not None:
             coming = maker.submit(next, items, None)
             yield item
-
-
-def inferred(block: bytes, given: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    """The polars types of the columns, as far as they are not given."""
-    return dict(pl.scan_csv(io.BytesIO(block), try_parse_dates=True, **options).collect_schema()) | given
 
 
 def near_zero(frame: pl.DataFrame, without: Iterable[str]) -> list[str]:

@@ -33,8 +33,8 @@ def absolute(config: DictConfig) -> None:
     """Has the run find its table and the run it starts from, from wherever it goes on."""
     for key, is_there in (("data.path", os.path.isfile), ("init_from", os.path.exists)):
         path = OmegaConf.select(config, key)
-        if path is not None and is_there(str(path)):
-            OmegaConf.update(config, key, os.path.abspath(str(path)))
+        if path is not None and is_there(path := os.path.expanduser(str(path))):
+            OmegaConf.update(config, key, os.path.abspath(path))
 
 
 def stay_in(folder: Path, config: DictConfig) -> None:

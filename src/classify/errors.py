@@ -4,6 +4,8 @@ import argparse
 import errno
 import logging
 import os
+import re
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -18,8 +20,16 @@ COMPILER = ("InductorError", "BackendCompilerFailed", "TritonMissing", "GPUTooOl
 class Parser(argparse.ArgumentParser):
     """Says what is wrong with a verb's words in one line, without the usage."""
 
+    def parse_args(self) -> argparse.Namespace:  # type: ignore[override]
+        return super().parse_args([at_home(word) for word in sys.argv[1:]])
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}: see {self.prog} --help\n")
+
+
+def at_home(word: str) -> str:
+    """A word of a command line with the home folder for ~, at its start or behind =."""
+    return re.sub("(^|=)~/", rf"\1{os.path.expanduser('~')}/", word)
 
 
 @contextmanager
@@ -30,11 +40,16 @@ def one_line_errors() -> Iterator[None]:
         return
     try:
         yield
+        if not sys.stdout.closed:
+            sys.stdout.flush()
+    except BrokenPipeError:  # of | head, say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or python would write there once more
+        sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt as stop:
         said, code = (*stop.args, 130)[:2] if stop.args else ("", 130)
         print(f"interrupted{': ' if said else ''}{said}", file=sys.stderr)
         sys.exit(code)
-    except Exception as error:
+    except BaseException as error:
         if (words := explained(error)) is None:
             raise
         sys.exit(f"error: {in_one_line(words)}")
@@ -51,20 +66,22 @@ def errors_that_end() -> Iterator[None]:
         sys.exit(1)
 
 
-def explained(error: Exception) -> str | None:
+def explained(error: BaseException) -> str | None:
     """What is wrong and what to do, if a person can mend it."""
     if type(error).__module__.split(".")[0] in ("hydra", "omegaconf", "yaml"):
         from classify.keys import explain  # not above, as it takes 0.1 s, and predict needs no Hydra
 
-        return explain(error)
+        return explain(error)  # type: ignore[arg-type]
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or NO_MEMORY in str(error):
         return f"out of memory: lower data.batch_size or model.hidden: {error}"
     if isinstance(error, OSError):
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        hint = ": the disk is full; what was written before is whole: free some space and go on" if full else ""
-        return f"{error}{hint}"
+        hint = "the disk, or that of $TMPDIR, is full; what was written before is whole: free some space and go on"
+        return f"{error}: {hint}" if full else str(error)
     if isinstance(error, ValueError):
         return str(error) or str(error.__cause__)
+    if type(error).__name__ == "PanicException":  # of polars, which predict alone imports early
+        return f"polars cannot go on with this table: {error}: write it anew"
     if type(error).__name__ == "MisconfigurationException":  # of Lightning, which takes seconds to import
         return str(error)
     if type(error).__name__ in COMPILER:

@@ -32,7 +32,10 @@ def reproduce(run: Run, data: TabularData) -> dict[str, float]:
         raise ValueError(f"{run.folder} is no finished run: it has no metrics.json")
     exact = exactly(run)
     found = run.measure(data, "val") | run.measure(data, "test")
-    for name, value in read_metrics(run.folder, *found).items():
+    recorded = read_metrics(run.folder, *(name for name in found if name.startswith("val/")))
+    if strange := recorded.keys() - found.keys():
+        raise ValueError(f"{file} holds {strange.pop()}, which this run does not measure: train again")
+    for name, value in recorded.items():
         compared = exact or name.endswith("/loss")
         if compared and not math.isclose(found[name], value, rel_tol=0, abs_tol=1e-6 if exact else 1e-2):
             raise ValueError(f"{name} is {found[name]:.7f} now, but {file} says {value:.7f}")
@@ -56,16 +59,14 @@ def measure(labels: np.ndarray, probabilities: np.ndarray, predictions: np.ndarr
 
     classes = np.arange(probabilities.shape[1])
     ranked = probabilities[:, 1] if len(classes) == 2 else probabilities
-    one_hot = labels[:, None] == classes
+    one_hot = labels == 1 if len(classes) == 2 else labels[:, None] == classes
     every_class = len(np.unique(labels)) == len(classes)
     tensors = torch.from_numpy(probabilities), torch.from_numpy(labels)
     return {
         "accuracy": metrics.accuracy_score(labels, predictions),
         "f1": metrics.f1_score(labels, predictions, labels=classes, average="macro", zero_division=0),
         "auroc": metrics.roc_auc_score(labels, ranked, multi_class="ovr") if every_class else None,
-        "average_precision": metrics.average_precision_score(one_hot[:, 1] if len(classes) == 2 else one_hot, ranked)
-        if every_class
-        else None,
+        "average_precision": metrics.average_precision_score(one_hot, ranked) if every_class else None,
         "log_loss": metrics.log_loss(labels, probabilities, labels=classes),
         "brier_score": metrics.brier_score_loss(labels, ranked, labels=classes),
         "calibration_error": multiclass_calibration_error(*tensors, num_classes=len(classes), n_bins=15).item(),

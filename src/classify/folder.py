@@ -102,7 +102,7 @@ def clear(folder: Path) -> None:
 
 def checkpoint_file(path: str | Path, name: str = "best") -> Path:
     """Of a run's folder its best.ckpt or last.ckpt, or the file that `path` is; ValueError when there is none."""
-    file = Path(str(path))
+    file = Path(str(path)).expanduser()
     if file.is_dir():
         file = file / "checkpoints" / f"{name}.ckpt"
     if not file.is_file():

@@ -41,7 +41,8 @@ class Encode(nn.Module):
         for i, (size, learned) in enumerate(zip(num_codes, embedded, strict=True)):
             if learned:
                 width = min(50, round(1.6 * size**0.56))  # fastai's rule of thumb
-                self.embeddings[str(i)] = nn.Embedding(size, width, padding_idx=0)
+                embedding = self.embeddings[str(i)] = nn.Embedding(size, width, padding_idx=0)
+                embedding.weight.data *= 0.01  # as wide as torch makes them, they would drown the numbers
             self.out_features += width if learned else size - 1
 
     def forward(self, rows: Tensor | tuple[Tensor, Tensor]) -> Tensor:

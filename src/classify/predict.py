@@ -20,6 +20,7 @@ from classify.folder import check_file, checkpoint_file, put
 
 if TYPE_CHECKING:
     import polars as pl
+    from tqdm import tqdm
 
     from classify.run import Run
 
@@ -35,32 +36,25 @@ def predict(run: Run, table: str, threshold: float | None = None, temperature: f
 
     from classify.heads import predict as decide
     from classify.tables import read_batches
-    from classify.values import columns_of, numbered
+    from classify.values import columns_of, known, numbered
 
     classifier, schema, config = run.classifier(), run.schema, run.config["data"]
     ids = columns_of(config["id"])
-    not_read = {
-        *ids,
-        *columns_of(schema.target),
-        *config["columns"]["ignore"],
-        *filter(None, map(config["split"].get, ("column", "group", "time"))),
-    }
+    expected = {*ids, *columns_of(schema.target), *config["columns"]["ignore"], *schema.feature_names}
+    expected |= {config["split"].get(key) for key in ("column", "group", "time")}
     options = {key: config["read"][key] for key in ("separator", "null_values") if key in config["read"]}
     num_rows = 0
     for batch in read_batches(table, schema.kinds, **options, verbatim=ids):
-        if not num_rows:
-            if absent := [name for name in (*schema.feature_names, *ids) if name not in batch.columns]:
-                why = "the classifier was trained with it" if {*absent} - {*ids} else "data.id names it"
-                raise ValueError(f"{table}: there is no column {', '.join(absent)}: {why}")
-            if extra := [name for name in batch.columns if name not in {*schema.feature_names, *not_read}]:
-                log.warning("columns that training left out are ignored: %s", in_one_line(", ".join(extra)))
         try:
             with numbered(range(num_rows, num_rows + len(batch))):
-                rows = schema.rows(batch)
+                probabilities = classifier.probabilities(schema.rows(batch), temperature)
+            known(batch, ids, ": data.id names it")
         except ValueError as error:
             raise ValueError(f"{table}: {error}") from error
+        extra = [name for name in batch.columns if name not in expected]
+        if extra and not num_rows:
+            log.warning("columns that training left out are ignored: %s", in_one_line(", ".join(extra)))
         num_rows += len(batch)
-        probabilities = (classifier(rows) / temperature).softmax(-1)
         shares = map(pl.Series, [f"probability_{name}" for name in schema.classes], probabilities.T.numpy())
         decided = pl.Series("prediction", schema.classes)[decide(probabilities, threshold).numpy()]
         yield pl.DataFrame([*batch.select(ids), *shares, decided])
@@ -73,32 +67,44 @@ def is_pipe(out: str) -> bool:
     target = Path(out).resolve()
     if not target.parent.is_dir():
         raise ValueError(f"--out {out}: there is no folder {target.parent}")
-    return out == "-" or (target.exists() and not target.is_file())
+    pipe = out == "-" or (target.exists() and not target.is_file())
+    if target.is_dir() or (not pipe and target.suffix.lower() not in ("", ".csv", ".parquet", ".pq")):
+        raise ValueError(f"--out {out}: name a .csv or a .parquet file")
+    return pipe
+
+
+def write(batches: Iterator[pl.DataFrame], part: Path, parquet: bool, bar: tqdm) -> None:
+    """Writes to `part` batch by batch: CSV, or Parquet, of pieces beside it; ValueError: CSV cannot hold an id."""
+    import polars as pl
+
+    pieces = []
+    with part.open("wb") as sink:
+        for number, batch in enumerate(batches):
+            try:
+                if parquet:
+                    pieces.append(part.with_name(f"{number}.parquet"))
+                    batch.write_parquet(pieces[-1])
+                else:
+                    batch.write_csv(sink, include_header=number == 0)
+            except pl.exceptions.PolarsError as error:
+                raise ValueError(f"{str(error).splitlines()[0]}: name a .parquet file with --out") from error
+            bar.update(len(batch))
+    if parquet:
+        pl.scan_parquet(pieces, glob=False).sink_parquet(part)
 
 
 @contextmanager
 def whole_file(out: str) -> Iterator[Path]:
-    """A file beside `out` to write to: it becomes `out`, or is copied to a pipe for "-", when nothing went wrong."""
+    """A file, in a folder beside `out`, to write to: it becomes `out`, or goes to a pipe, when nothing went wrong."""
     target, pipe = Path(out).resolve(), is_pipe(out)  # a link stays a link
-    handle, name = tempfile.mkstemp(".part", ".predictions-", None if pipe else target.parent)
-    os.close(handle)
-    part = Path(name)
-    try:
+    with tempfile.TemporaryDirectory(prefix=".predictions-", dir=None if pipe else target.parent) as folder:
+        part = Path(folder) / "part"
         yield part
         if pipe:
             with part.open("rb") as file, sys.stdout.buffer if out == "-" else target.open("wb") as sink:
                 shutil.copyfileobj(file, sink)
         else:
-            part.chmod(0o666 & ~umask())
             put(part, target)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 @contextmanager
@@ -133,7 +139,6 @@ def main() -> None:
         if words.table != "-" and not Path(words.table).is_fifo():
             check_file(words.table)
         is_pipe(words.out)
-        import polars as pl
         import torch
         from tqdm import tqdm
 
@@ -146,16 +151,8 @@ def main() -> None:
             whole_file(words.out) as part,
             tqdm(unit=" rows", unit_scale=True, disable=not sys.stderr.isatty()) as bar,
         ):
-            with part.open("wb") as sink:
-                for i, batch in enumerate(predict(run, table, words.threshold, words.temperature)):
-                    batch.write_csv(sink, include_header=i == 0)
-                    bar.update(len(batch))
-            if words.out.endswith((".parquet", ".pq")):
-                as_csv = part.rename(part.with_suffix(".csv"))
-                try:
-                    pl.scan_csv(as_csv, schema=batch.schema).sink_parquet(part)
-                finally:
-                    as_csv.unlink()
+            batches = predict(run, table, words.threshold, words.temperature)
+            write(batches, part, Path(words.out).suffix.lower() in (".parquet", ".pq"), bar)
 
 
 if __name__ == "__main__":

@@ -65,9 +65,9 @@ class Run:
             if wrong := [name for name, value in net.state_dict().items() if not same_kind(value, self.weights[name])]:
                 raise TypeError(f"{wrong[0]} is of another type")
             net.load_state_dict(self.weights)
-        except (RuntimeError, TypeError, KeyError) as error:
+            return TrainedClassifier(net, self.schema)
+        except (RuntimeError, TypeError, KeyError, OverflowError) as error:
             raise ValueError(f"{self.path}: its weights do not fit its config: {str(error).splitlines()[-1]}") from None
-        return TrainedClassifier(net, self.schema)
 
     def trusted(self, *keys: str) -> build.Config:
         """The config; ValueError when something at these keys may not be called."""

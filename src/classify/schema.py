@@ -104,8 +104,7 @@ class Schema:
         codes = np.empty((num_rows, len(self.categories)), smallest)
         start = 0
         for part in parts:
-            if absent := [name for name in self.feature_names if name not in part.columns]:
-                raise ValueError(f"there is no column {', '.join(absent)}: the classifier was trained with it")
+            known(part, self.feature_names, ": the classifier was trained with it")
             here = slice(start, start := start + len(part))
             with numbered(range(here.start, start)):
                 for i, number in enumerate(self.numbers):
@@ -120,7 +119,7 @@ class Schema:
         """Class indices, (rows,), or with several target columns probabilities, (rows, classes)."""
         if not isinstance(self.target, str):
             return torch.from_numpy(frame.select(self.target).cast(pl.Float32).to_numpy(order="c", writable=True))
-        values = frame[self.target].unique()
+        values = frame[self.target].unique(maintain_order=True)
         codes = {value: self.classes.index(as_class(value)) for value in values if as_class(value) in self.classes}
         if strange := [as_class(value) for value in values if value not in codes]:
             row = [as_class(value) for value in frame[self.target]].index(strange[0])

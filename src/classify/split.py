@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from classify.values import RowError, known
+from classify.values import RowError, check_kind, known
 
 NAMES = ("train", "val", "test")
 
@@ -53,6 +53,8 @@ class Split:
         if self.validation_fraction + self.test_fraction >= 1:
             raise ValueError("data.split: validation_fraction + test_fraction leave no rows to train on")
         known(frame, self.columns)
+        for name in self.columns:
+            check_kind(frame[name], "data.split takes text, numbers or dates")
         if self.column:
             parts = self._by_column(frame[self.column].cast(pl.String))
         elif self.time:
@@ -74,7 +76,7 @@ class Split:
     def _by_time(self, column: pl.Series) -> dict[str, np.ndarray]:
         if column.null_count():
             raise RowError(column.name, column.is_null().arg_max(), "the time is missing")
-        order = column.arg_sort().to_numpy()
+        order = np.argsort(column.rank("dense").to_numpy(), kind="stable")
         test = round(len(order) * (1 - self.test_fraction))
         val = round(len(order) * (1 - self.test_fraction - self.validation_fraction))
         cut = np.split(order, [val, test])

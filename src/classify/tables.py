@@ -95,6 +95,11 @@ def read_batches(
 def parquet_batches(path: str) -> Iterator[pl.DataFrame]:
     check_file(path)
     try:
-        yield from pl.scan_parquet(path, glob=False).collect_batches(chunk_size=BATCH_ROWS, maintain_order=True)
-    except pl.exceptions.PolarsError as error:
+        for batch in pl.scan_parquet(path, glob=False).collect_batches(chunk_size=BATCH_ROWS, maintain_order=True):
+            for column in batch.select(pl.col(pl.Date, pl.Datetime)):
+                year = column.dt.year()  # null beyond what polars can show
+                if (column.is_not_null() & ~year.is_between(1, 9999).fill_null(False)).any():
+                    raise ValueError(f"{path}: column {column.name} holds dates outside of the years 1 to 9999")
+            yield batch
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise ValueError(f"{path} is not a Parquet file: {str(error).splitlines()[0]}") from error

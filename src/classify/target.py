@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from classify.values import RowError, as_class, columns_of, known
+from classify.values import RowError, as_class, as_float64, check_kind, columns_of, known
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,10 @@ def with_target(
     """The rows that have a target, and where they stood; ValueError when some have none and are not to be left out."""
     targets = columns_of(target)
     known(frame, targets)
-    frame = frame.with_columns(pl.col(name).fill_nan(None) for name in targets if frame[name].dtype.is_float())
+    for name, kind in frame.select(targets).schema.items():
+        check_kind(frame[name], "a target is text, numbers, booleans or dates")
+        if kind.is_float() or kind.is_decimal():
+            frame = frame.with_columns(pl.col(name).cast(pl.Float64).fill_nan(None))
     empty = frame.select(pl.any_horizontal(pl.col(targets).is_null()).alias("empty"))["empty"]
     rows: Sequence[int] | np.ndarray = range(len(frame))
     if empty.any():
@@ -48,7 +51,7 @@ def classes_of(frame: pl.DataFrame, target: str | Sequence[str]) -> tuple[np.nda
 
 def probabilities(frame: pl.DataFrame, targets: Sequence[str]) -> np.ndarray:
     """The target columns, (rows, classes); ValueError at the first row that does not sum to 1."""
-    shares = frame.select(pl.col(targets).cast(pl.Float64)).to_numpy()
+    shares = np.stack([as_float64(frame[name]) for name in targets], 1)
     wrong = (np.abs(shares.sum(1) - 1) > 1e-4) | (shares < 0).any(1) | ~np.isfinite(shares).all(1)
     if wrong.any():
         row = wrong.argmax()

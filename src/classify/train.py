@@ -21,7 +21,7 @@ from omegaconf import DictConfig, read_write
 
 from classify.check import FIRST_PROCESS, check_values, in_sweep
 from classify.earlier import said
-from classify.errors import one_line_errors
+from classify.errors import at_home, one_line_errors
 from classify.folder import clear, lock, read_metrics, release, shown, unlock, write_json
 from classify.keys import CONF
 
@@ -187,10 +187,9 @@ def main() -> None:
     if not FIRST_PROCESS and sys.platform == "linux":  # it ends with the process that has started it
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         os.kill(int(os.environ.get("FIRST_PROCESS", 0)), 0)  # OSError: that has ended before
-    for flag in ("-m", "--multirun"):  # Hydra wants it before the overrides
-        if flag in sys.argv:
-            sys.argv.remove(flag)
-            sys.argv.insert(1, flag)
+    words = [at_home(word) for word in sys.argv[1:]]
+    sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))  # which Hydra wants first
+    logging.raiseExceptions = False  # a closed pipe ends no training
     os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise where it would print
     with one_line_errors():
         app()

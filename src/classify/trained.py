@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from classify import heads
 from classify.schema import Schema
+from classify.values import RowError, of_kind
 
 
 class TrainedClassifier(nn.Module):
@@ -22,25 +23,31 @@ class TrainedClassifier(nn.Module):
     def __init__(self, net: nn.Sequential, schema: Schema) -> None:
         super().__init__()
         self.net, self.schema = net, schema
-        self.classes_ = np.array(schema.classes, dtype=object)  # or each prediction would be as wide as the widest
+        self.classes_ = of_kind(schema.classes, schema.target_kind if isinstance(schema.target, str) else "String")
         self.requires_grad_(False).eval()
 
     def forward(self, rows: Any) -> Tensor:
         """Scores of the schema's rows: numbers in the order of `schema.numbers`, or a pair of numbers and codes."""
         numbers, *codes = rows if isinstance(rows, tuple) else (rows,)
         try:
-            numbers = torch.as_tensor(numbers, dtype=torch.float32)
+            numbers, *codes = torch.as_tensor(numbers, dtype=torch.float32), *map(torch.as_tensor, codes)
         except (TypeError, ValueError, RuntimeError):
-            kind = type(rows).__name__
-            raise TypeError(
-                f"rows are a {kind}, and must be a polars or pandas frame, or an array of numbers"
-            ) from None
+            kind = f"{type(numbers).__name__} {getattr(numbers, 'dtype', '')}".rstrip()  # such as ndarray <U1
+            raise TypeError(f"rows are a {kind}, not a frame of polars or pandas or an array of numbers") from None
         width = len(self.schema.numbers)
         if numbers.dim() != 2 or numbers.shape[1] != width or len(codes) != bool(self.schema.categories):
             names = ", ".join(number.name for number in self.schema.numbers)
             pair = " and codes of categories: a frame has both" if self.schema.categories else ""
             raise ValueError(f"rows are {tuple(numbers.shape)}, and must be (rows, {width}): {names}{pair}")
         return self.net((numbers, *codes) if codes else numbers)
+
+    def probabilities(self, rows: Any, temperature: float = 1.0) -> Tensor:
+        """Of the schema's rows, (rows, classes); ValueError where a score over the temperature is not finite."""
+        found = (self(rows) / temperature).softmax(-1)
+        if not found.isfinite().all():
+            row = found.isfinite().all(-1).int().argmin()
+            raise RowError("", row, f"its scores, divided by the temperature {temperature}, are beyond float32")
+        return found
 
     def predict_proba(self, table: Any, temperature: float = 1.0) -> np.ndarray:
         """Probabilities, (rows, classes), in the order of `classes_`; scores are divided by the temperature."""
@@ -49,7 +56,7 @@ class TrainedClassifier(nn.Module):
             table = pl.DataFrame(table, schema=names)
         if isinstance(table, pl.DataFrame | pl.LazyFrame) or (hasattr(table, "iloc") and hasattr(table, "columns")):
             table = self.schema.rows(polars_frame(table))
-        return (self(table) / temperature).softmax(-1).numpy()
+        return self.probabilities(table, temperature).numpy()
 
     def predict(self, table: Any, threshold: float | None = None) -> np.ndarray:
         """The class of each row; with two classes, the second from `threshold` (0.5 when None) upwards."""

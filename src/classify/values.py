@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import date, datetime
 from typing import Any
 
 import numpy as np
@@ -32,18 +33,33 @@ def numbered(rows: Sequence[int] | np.ndarray) -> Iterator[None]:
         raise
 
 
+def check_kind(column: pl.Series, todo: str) -> None:
+    """Raises ValueError for a column of lists, bytes, durations and the like, of which nothing is made."""
+    if column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Duration, pl.Time, pl.Object):
+        raise ValueError(f"column {column.name} holds {column.dtype}: {todo}")
+
+
 def typed(column: pl.Series, kind: str) -> pl.Series:
     """Texts as the dates or booleans that training saw."""
+    check_kind(column, f"training saw {kind}")
     if column.dtype != pl.String or kind not in ("Date", "Datetime", "Boolean"):
         return column
     if kind == "Boolean":
         found = column.str.to_lowercase().replace_strict({"true": True, "false": False}, default=None)
     else:
-        found = column.str.to_datetime(strict=False)
+        found = as_dates(column)
     if (wrong := found.is_null() & column.is_not_null()).any():
         row = wrong.arg_max() or 0
         raise RowError(column.name, row, f"{column[row]!r} is not a {kind.lower()}")
     return found
+
+
+def as_dates(column: pl.Series) -> pl.Series:
+    """Texts as dates, null where they are none."""
+    try:
+        return column.str.to_datetime(strict=False)
+    except pl.exceptions.ComputeError:  # none is one
+        return pl.Series(column.name, [None] * len(column), pl.Datetime)
 
 
 def reads_as(column: pl.Series, kind: Any) -> pl.Series:
@@ -53,7 +69,7 @@ def reads_as(column: pl.Series, kind: Any) -> pl.Series:
     if kind == pl.Boolean:
         return column.is_in(["true", "false"])
     if kind in (pl.Date, pl.Datetime):
-        return column.str.to_datetime(strict=False).is_not_null()
+        return as_dates(column).is_not_null()
     return column.cast(kind, strict=False).is_not_null()
 
 
@@ -96,6 +112,14 @@ def plain(text: pl.Series) -> pl.Series:
     return whole.zip_with(~lower.is_in(["true", "false"]), lower)
 
 
+def of_kind(classes: Sequence[str], kind: str) -> np.ndarray:
+    """What a column of this kind held that these names (`as_class`) were made of, (classes,)."""
+    reads: Any = {"Boolean": "true".__eq__, "Date": date.fromisoformat, "Datetime": datetime.fromisoformat}
+    read = reads.get(kind, int if "Int" in kind else float if "Float" in kind else str)
+    native = {"Boolean": "bool", "Int128": "object"}.get(kind, kind.lower() if read in (int, float) else "object")
+    return np.array([read(name) for name in classes], dtype=native)
+
+
 def as_class(value: Any) -> str:
     """The name of a class: 1.0 is 1, and True is true as in a file."""
     if isinstance(value, bool):
@@ -105,13 +129,13 @@ def as_class(value: Any) -> str:
     return str(value)
 
 
-def known(frame: pl.DataFrame, names: Iterable[str]) -> None:
-    """Raises ValueError for a column that the table does not have."""
+def known(frame: pl.DataFrame, names: Iterable[str], why: str = "") -> None:
+    """Raises ValueError for a column that the table does not have; `why` it is looked for."""
     for name in names:
         if name not in frame.columns:
             close = difflib.get_close_matches(name, frame.columns, 1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""  # quoted, as it may hold spaces
-            raise ValueError(f"there is no column {name}{hint}: there are {', '.join(frame.columns[:20])}")
+            raise ValueError(f"there is no column {name}{why}{hint}: there are {', '.join(frame.columns[:20])}")
 
 
 def columns_of(names: Any) -> list[str]:
