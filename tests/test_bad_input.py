@@ -94,7 +94,6 @@ EARLY = {
     "train data=csv data.path=~/none.csv data.target=y": r"data.path=/.*/none.csv: there is no such file",
     "train data=csv data.path=new.csv data.target=y data.read.head=10000000000": r"data.read.head=10000000000 is out",
     "train data.batch_size=99999999999999999999": r"data.batch_size=99999999999999999999 is out of range",
-    "train ~data.target": r"data.target has no value",
     "train data.num_folds=[1,2]": r"data.num_folds=.1, 2. is not a whole number",
     "train data.num_folds={a:1}": r"data.num_folds has no value",
     "train trainer.limit_val_batches=${seed}": r"trainer.limit_val_batches=0 is out of range",
