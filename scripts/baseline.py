@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from classify import build
-from classify.keys import CONF
+from tabrun.cli.keys import CONF
 from classify.train import train
 
 TABLES = ("breast_cancer", "wine", "digits")

@@ -31,8 +31,10 @@ def parts(path: str, epochs: int) -> tuple[Any, Any, Any]:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from classify import build, callbacks, quick  # noqa: F401
-    from classify.keys import CONF
+    from classify import build
+    from classify import callbacks
+    from tabrun.runs import chunks as quick# noqa: F401
+    from tabrun.cli.keys import CONF
 
     words = ["data=parquet", f"data.path={path}", "data.target=label", f"data.batch_size={BATCH}", "mode=min"]
     words += [f"trainer.max_epochs={epochs}", f"folder={path}.{time.monotonic_ns()}", "trainer.threads=1"]

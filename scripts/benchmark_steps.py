@@ -43,7 +43,7 @@ def words(work: str, rows: int, epochs: int, validation: float) -> list[str]:
 def composed(*words: str) -> Any:
     from hydra import compose, initialize_config_dir
 
-    from classify.keys import CONF
+    from tabrun.cli.keys import CONF
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", list(words))

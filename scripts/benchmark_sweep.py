@@ -38,7 +38,7 @@ def table(
 
 
 def row(name: str, num_rows: int, repeats: int, epochs: int, without: Sequence[str]) -> dict[str, Any]:
-    from classify.sweep.training import train_population
+    from tabrun.stack.training import train_population
     from classify.train import train
 
     torch.set_num_threads(1)

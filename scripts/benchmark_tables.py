@@ -24,9 +24,9 @@ def read_with_polars(path: str) -> Callable[[], object]:
 
 
 def read_and_encode(path: str) -> Callable[[], object]:
-    from classify.columns import Number
-    from classify.schema import Schema
-    from classify.tables import read_csv
+    from tabrun.tables.columns import Number
+    from tabrun.tables.schema import Schema
+    from tabrun.tables.sources import read_csv
 
     schema = Schema("label", ("no", "yes"), (1, 1), tuple(Number(f"x{i}", 0.0, 1.0) for i in range(COLUMNS)))
     return lambda: schema.rows(read_csv(path, "label"))
@@ -35,10 +35,10 @@ def read_and_encode(path: str) -> Callable[[], object]:
 def set_up(path: str) -> Callable[[], object]:
     import sklearn.model_selection  # noqa: F401  (its import is no part of the work)
 
-    from classify.columns import Columns
-    from classify.data import TabularData
-    from classify.split import Split
-    from classify.tables import read_csv
+    from tabrun.tables.columns import Columns
+    from tabrun.tables.data import TabularData
+    from tabrun.tables.split import Split
+    from tabrun.tables.sources import read_csv
 
     data = TabularData(path, read_csv, "label", Split(), Columns())
     return data.setup
@@ -48,8 +48,10 @@ def predict_all(path: str, run: str) -> Callable[[], object]:
     import torch  # noqa: F401  (imports are no part of the work)
     import tqdm  # noqa: F401
 
-    from classify import heads, predict, tables  # noqa: F401
-    from classify.run import Run  # noqa: F401
+    from classify import heads
+    from tabrun.verbs import predict
+    from tabrun.tables import sources as tables# noqa: F401
+    from tabrun.runs.run import Run  # noqa: F401
 
     sys.argv[1:] = [run, path, "-o", f"{run}/predictions.csv"]
     return predict.main

@@ -23,10 +23,14 @@ import sklearn.model_selection  # noqa: F401
 import torch
 from hydra import compose, initialize_config_dir
 
-from classify import again, callbacks, folder, quick  # noqa: F401
-from classify.check import check_values
-from classify.keys import CONF
-from classify.sweep import population, summary  # noqa: F401
+from tabrun.runs import resume as again
+from classify import callbacks
+from tabrun.runs import folder
+from tabrun.runs import chunks as quick# noqa: F401
+from tabrun.cli.check import check_values
+from tabrun.cli.keys import CONF
+from tabrun.stack import population
+from tabrun.stack import summary# noqa: F401
 from classify.train import main as train_main
 
 COMMON = ["data=wine", "trainer.max_epochs=12", "trainer.threads=1"]

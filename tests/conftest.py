@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from server import client
 
 import hydra_plugins.vectorized  # noqa: F401  (before the fixtures that restore what Hydra knows)
-from classify.keys import CONF
+from tabrun.cli.keys import CONF
 from classify.train import main
 
 ROOT = CONF.parent

@@ -20,12 +20,12 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from classify.check import check_values
-from classify.keys import CONF
+from tabrun.cli.check import check_values
+from tabrun.cli.keys import CONF
 
-LIGHT = ("hydra._internal.utils", "classify.check", "classify.folder")
-HEAVY = (*LIGHT, "lightning", "sklearn.datasets", "sklearn.model_selection", "classify.baselines", "classify.run")
-HEAVY = (*HEAVY, "classify.again", "classify.callbacks", "classify.quick", "torchmetrics.classification")
+LIGHT = ("hydra._internal.utils", "tabrun.cli.check", "tabrun.runs.folder")
+HEAVY = (*LIGHT, "lightning", "sklearn.datasets", "sklearn.model_selection", "tabrun.verbs.baselines", "tabrun.runs.run")
+HEAVY = (*HEAVY, "tabrun.runs.resume", "classify.callbacks", "tabrun.runs.chunks", "torchmetrics.classification")
 AT_ONCE = 2
 
 

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import kill_test
 from optuna.storages import RDBStorage
 
-from classify.folder import LOCK, STARTED
+from tabrun.runs.folder import LOCK, STARTED
 
 CHANGES = ("os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree")
 SHORT = ["data=iris", "model=linear", "trainer.threads=1"]

@@ -11,8 +11,8 @@ import torch
 from conftest import configure
 
 from classify import load
-from classify.again import compared
-from classify.run import Run
+from tabrun.runs.resume import compared
+from tabrun.runs.run import Run
 from classify.train import main, train
 
 

@@ -16,9 +16,9 @@ import pytest
 import torch
 from conftest import ROOT
 
-from classify import tables
-from classify.errors import explained
-from classify.folder import lock
+from tabrun.tables import sources as tables
+from tabrun.cli.errors import explained
+from tabrun.runs.folder import lock
 
 # Words: what the one line says, as a regular expression. These are answered before torch is imported.
 EARLY = {
@@ -330,7 +330,7 @@ def test_a_command_as_typed(folder: Path) -> None:
 
 def test_a_closed_pipe_ends_quietly(folder: Path, forking: Path) -> None:
     """As with other tools of Unix, whose exit code is then 128 + SIGPIPE."""
-    for words in ("classify.train --cfg all", "classify.predict run new.csv"):
+    for words in ("classify.train --cfg all", "tabrun.verbs.predict run new.csv"):
         done = subprocess.run(
             ["bash", "-o", "pipefail", "-c", f"{forking} -m {words} | true"],
             cwd=folder, capture_output=True, text=True, check=False,

@@ -16,8 +16,9 @@ import pytest
 import torch
 from conftest import configure, run_command
 
-from classify import evaluate, load
-from classify.run import Run
+from tabrun.verbs import evaluate
+from classify import load
+from tabrun.runs.run import Run
 from classify.train import train
 
 

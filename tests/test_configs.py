@@ -7,9 +7,10 @@ import torch
 from conftest import ROOT, configure
 from hydra import compose, initialize_config_dir
 
-from classify import build, tables
-from classify.check import check_values
-from classify.keys import CONF
+from classify import build
+from tabrun.tables import sources as tables
+from tabrun.cli.check import check_values
+from tabrun.cli.keys import CONF
 from classify.train import train
 
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())

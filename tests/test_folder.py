@@ -11,15 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from classify import folder
-from classify.errors import errors_that_end
+from tabrun.runs import folder
+from tabrun.cli.errors import errors_that_end
 
 # twenty processes that take a folder at the same moment, each with its own name by the clock, or all the same one
 RUSH = """
 import json, os, sys, time
 from pathlib import Path
 from hydra import compose, initialize_config_dir
-from classify import check, keys, folder
+from tabrun.cli import check
+from tabrun.cli import keys
+from tabrun.runs import folder
 with initialize_config_dir(str(keys.CONF), version_base="1.3"):
     config = compose("config")
 start = time.time() + 0.3

@@ -20,7 +20,7 @@ from pathlib import Path
 import polars as pl
 from hydra import compose, initialize_config_dir
 
-from classify.keys import CONF, leaves
+from tabrun.cli.keys import CONF, leaves
 
 LIMIT = 60  # seconds for a case, which takes less than one
 ROWS = 60

@@ -17,12 +17,16 @@ import pytest
 import torch
 from conftest import ROOT, configure
 
-from classify import errors, evaluate, export, load, predict
-from classify.again import compared, continued, recorded
-from classify.folder import read_metrics
-from classify.run import Run
+from tabrun.cli import errors
+from tabrun.verbs import evaluate
+from tabrun.verbs import export
+from classify import load
+from tabrun.verbs import predict
+from tabrun.runs.resume import compared, continued, recorded
+from tabrun.runs.folder import read_metrics
+from tabrun.runs.run import Run
 from classify.train import train
-from classify.trust import check_targets, shipped
+from tabrun.runs.trust import check_targets, shipped
 
 
 @pytest.fixture
@@ -109,11 +113,11 @@ def test_nor_by_a_run_that_goes_on_or_is_repeated(forged: Callable[..., Path], t
 
 def test_what_may_be_called() -> None:
     fine = {*shipped(), "torchmetrics.classification.MulticlassPrecision", "torch.optim.RMSprop"}
-    fine |= {"torch.optim.lr_scheduler.StepLR", "lightning.pytorch.callbacks.Timer", "classify.tables.read_parquet"}
-    assert {"classify.data.TabularData", "lightning.Trainer"} <= shipped()
+    fine |= {"torch.optim.lr_scheduler.StepLR", "lightning.pytorch.callbacks.Timer", "tabrun.tables.sources.read_parquet"}
+    assert {"tabrun.tables.data.TabularData", "lightning.Trainer"} <= shipped()
     for target in fine:
         check_targets([{"a": {"_target_": target}}], "run")
-    wrong = {"os.system", "builtins.eval", "classify.tables.Path", "classify.folder.release", "classify.check.Guard"}
+    wrong = {"os.system", "builtins.eval", "tabrun.tables.sources.Path", "tabrun.runs.folder.release", "tabrun.cli.check.Guard"}
     wrong |= {"torch.load", "torch.optim.lr_scheduler.partial", "torch.optim.lr_scheduler.warnings.warn", "lightning.x"}
     wrong |= {"lightning.seed_everything", "classify.nets.torch.load", "torch.optim", "", "hydra.utils.instantiate"}
     for value in (*wrong, 1, None, ["os.system"]):
@@ -202,7 +206,7 @@ YAML = {  # instead of a line of .hydra/config.yaml, another; what is said
         "  id: null",
         """  id: {_target_: '${choice.${mode}}', f: '${folder}/weights.pt', weights_only: false}
 END
-choice: {auto: classify.columns.Columns, min: torch.load, max: torch.load}
+choice: {auto: tabrun.tables.columns.Columns, min: torch.load, max: torch.load}
 """,
         "to be interpolated",
     ),

@@ -13,11 +13,12 @@ from conftest import configure
 from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 from torch import nn
 
-from classify import build, pace
-from classify.columns import Number
-from classify.module import Classifier, Measures
-from classify.run import Run
-from classify.schema import Schema
+from classify import build
+from tabrun.runs import pace
+from tabrun.tables.columns import Number
+from classify.classifier import Classifier, Measures
+from tabrun.runs.run import Run
+from tabrun.tables.schema import Schema
 from classify.train import train
 
 

@@ -11,13 +11,14 @@ import torch
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_class_weight
 
-from classify import build, tables
-from classify.columns import Columns
-from classify.data import Batches, TabularData
+from classify import build
+from tabrun.tables import sources as tables
+from tabrun.tables.columns import Columns
+from tabrun.tables.data import Batches, TabularData
 from classify.heads import Sigmoid, Softmax, head_for
 from classify.nets import Encode, activation_layer, mlp
-from classify.schema import Schema
-from classify.split import Split
+from tabrun.tables.schema import Schema
+from tabrun.tables.split import Split
 
 SOURCE = Path(build.__file__).parent
 

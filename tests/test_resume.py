@@ -14,9 +14,9 @@ import torch
 from conftest import ROOT, configure
 from states import KINDS
 
-from classify import earlier
-from classify.again import continued, goes_on
-from classify.run import Run
+from tabrun.runs import earlier
+from tabrun.runs.resume import continued, goes_on
+from tabrun.runs.run import Run
 from classify.train import train
 
 sys.path.insert(0, str(ROOT / "scripts"))

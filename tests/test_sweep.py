@@ -19,15 +19,15 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import open_dict
 
 from classify import nets
-from classify.again import continued
-from classify.keys import CONF
+from tabrun.runs.resume import continued
+from tabrun.cli.keys import CONF
 from classify.nets import mlp
-from classify.run import Run
-from classify.sweep import training
-from classify.sweep.launcher import Launcher
-from classify.sweep.plan import most_members, stackable, stacks
-from classify.sweep.rates import log_spaced, suggested
-from classify.sweep.training import train_population
+from tabrun.runs.run import Run
+from tabrun.stack import training
+from tabrun.stack.launcher import Launcher
+from tabrun.stack.plan import most_members, stackable, stacks
+from tabrun.stack.rates import log_spaced, suggested
+from tabrun.stack.training import train_population
 from classify.train import train
 
 RATES = [["optimizer.lr=0.01"], ["optimizer.lr=0.05"], ["optimizer.lr=0.2"]]

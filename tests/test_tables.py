@@ -27,12 +27,19 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import classify
-from classify import build, csv_file, evaluate, export, load, onnx_file, predict, tables
-from classify.columns import FIRST_CODE, MISSING, UNSEEN, Category, Columns, Number
-from classify.data import take
-from classify.run import Run
-from classify.schema import Schema
-from classify.tables import read_csv
+from classify import build
+from tabrun.tables import csv_file
+from tabrun.verbs import evaluate
+from tabrun.verbs import export
+from classify import load
+from tabrun.verbs import onnx_file
+from tabrun.verbs import predict
+from tabrun.tables import sources as tables
+from tabrun.tables.columns import FIRST_CODE, MISSING, UNSEEN, Category, Columns, Number
+from tabrun.tables.data import take
+from tabrun.runs.run import Run
+from tabrun.tables.schema import Schema
+from tabrun.tables.sources import read_csv
 from classify.train import train
 
 ROWS = 400

@@ -11,12 +11,12 @@ if not given.endswith("dirty_decay_ms:0"):
     os.environ["_RJEM_MALLOC_CONF"] = f"{given},dirty_decay_ms:0".lstrip(",")
 
 if TYPE_CHECKING:
-    from classify.run import load as load
+    from tabrun.runs.run import load as load
 
 
 def __getattr__(name: str) -> Any:
     if name == "load":  # imported when asked for: torch takes a second, and `--help` needs none of it
-        from classify.run import load
+        from tabrun.runs.run import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

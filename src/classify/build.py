@@ -20,18 +20,18 @@ import torch
 from torch import nn
 
 from classify import nets
-from classify.columns import FIRST_CODE
+from tabrun.tables.columns import FIRST_CODE
 from classify.heads import head_for
-from classify.pace import batches_per_step, free_memory
-from classify.schema import Schema
+from tabrun.runs.pace import batches_per_step, free_memory
+from tabrun.tables.schema import Schema
 
 if TYPE_CHECKING:
     from lightning import Trainer
     from omegaconf import DictConfig
     from torchmetrics import Metric
 
-    from classify.data import TabularData
-    from classify.module import Classifier
+    from tabrun.tables.data import TabularData
+    from classify.classifier import Classifier
 
 WEIGHT_BYTES = 12  # in training: itself, its gradient, and what the optimizer keeps of it
 Config = dict[str, Any]  # the composed config, resolved, as plain values
@@ -41,7 +41,7 @@ def resolved(cfg: DictConfig, folder: Path | str, test: bool) -> Config:
     """The composed config as plain values, for a run in this folder."""
     from omegaconf import OmegaConf
 
-    from classify.earlier import absolute
+    from tabrun.runs.earlier import absolute
 
     absolute(cfg)
     cfg.folder, cfg.test = str(folder), test
@@ -133,8 +133,8 @@ def classifier(config: Config, schema: Schema, measured: dict[str, Metric] | Non
     """A fresh Classifier, with these metrics or its own; its weights are drawn from torch's global generator."""
     from hydra.utils import instantiate
 
-    from classify.module import Classifier
-    from classify.quick import QuickClassifier
+    from classify.classifier import Classifier
+    from tabrun.runs.chunks import QuickClassifier
 
     optimizer = instantiate(config["optimizer"], _convert_="all")
     if "fused" in optimizer.keywords and config["trainer"]["precision"] in ("bf16-true", "16-true"):

@@ -15,9 +15,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import grad_norm
 from torch.optim import Optimizer
 
-from classify.checkpoint import read_checkpoint, write_checkpoint
-from classify.csv_log import CsvLog
-from classify.folder import alias
+from tabrun.runs.checkpoint_file import read_checkpoint, write_checkpoint
+from tabrun.runs.csv_log import CsvLog
+from tabrun.runs.folder import alias
 
 
 class GradientNorms(Callback):

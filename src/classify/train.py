@@ -19,11 +19,11 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, read_write
 
-from classify.check import FIRST_PROCESS, check_values, in_sweep
-from classify.earlier import said
-from classify.errors import at_home, one_line_errors
-from classify.folder import clear, lock, read_metrics, release, shown, unlock, write_json
-from classify.keys import CONF
+from tabrun.cli.check import FIRST_PROCESS, check_values, in_sweep
+from tabrun.runs.earlier import said
+from tabrun.cli.errors import at_home, one_line_errors
+from tabrun.runs.folder import clear, lock, read_metrics, release, shown, unlock, write_json
+from tabrun.cli.keys import CONF
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +38,10 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     import torch
 
     from classify import build
-    from classify.again import cut, renew, take_weights
-    from classify.checkpoint import read_checkpoint
-    from classify.pace import set_threads
-    from classify.run import Run, chance, record
+    from tabrun.runs.resume import cut, renew, take_weights
+    from tabrun.runs.checkpoint_file import read_checkpoint
+    from tabrun.runs.pace import set_threads
+    from tabrun.runs.run import Run, chance, record
 
     folder, resumed = Path(config["folder"]), cut(config)
     lightning.seed_everything(config["seed"], verbose=False)
@@ -127,8 +127,8 @@ def app(cfg: DictConfig) -> float:
 
 
 def run_job(cfg: DictConfig) -> float:
-    from classify.again import compared
-    from classify.run import describe
+    from tabrun.runs.resume import compared
+    from tabrun.runs.run import describe
 
     settings = HydraConfig.get()
     if in_sweep():
@@ -165,9 +165,9 @@ def run_job(cfg: DictConfig) -> float:
 
 def config_of(cfg: DictConfig, settings: Any) -> dict[str, Any]:
     """The resolved config: the command's own, or that of the run which goes on or is repeated."""
-    from classify.again import continued, goes_on, recorded
+    from tabrun.runs.resume import continued, goes_on, recorded
     from classify.build import resolved
-    from classify.run import Run
+    from tabrun.runs.run import Run
 
     config = resolved(cfg, settings.runtime.output_dir, test=cfg.test and not in_sweep())
     if cfg.rerun:

@@ -2,7 +2,7 @@
 
 from hydra.core.config_store import ConfigStore
 
-from classify.sweep.search import Search
+from tabrun.stack.search import Search
 
 
 class OptunaSweeper(Search):

@@ -3,9 +3,9 @@
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from classify.sweep.grid import Grid
-from classify.sweep.launcher import Launcher
-from classify.sweep.rates import log_spaced
+from tabrun.stack.grid import Grid
+from tabrun.stack.launcher import Launcher
+from tabrun.stack.rates import log_spaced
 
 
 class VectorizedLauncher(Launcher):

@@ -1,0 +1,212 @@
+"""Checks on a config before anything is imported, built or written: types, ranges, the folder."""
+
+import math
+import os
+import sys
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, read_write
+
+from tabrun.runs.earlier import absolute, check_beside, check_earlier, check_links, resumable, said, stay_in
+from tabrun.cli.errors import errors_that_end
+from tabrun.runs.folder import LOCK, check_around, claim, lock, read_json, write_json
+from tabrun.cli.keys import CONF, check_keys, describe, leaves, nearest, same_type, shipped
+
+FIRST_PROCESS = int(os.environ.get("LOCAL_RANK", 0)) == 0  # of those that trainer=ddp starts
+
+RANGES = {  # every number at the key, of a list too: from the least to the most
+    key: bounds
+    for bounds, keys in {
+        (0, 2**32 - 1): ("seed", "data.seed", "data.split.seed"),
+        (0, 0.999): ("model.dropout",),
+        (0, 1): ("optimizer.momentum", "loss.label_smoothing"),
+        (0, sys.float_info.max): ("optimizer.lr", "optimizer.weight_decay"),
+        (0.001, 0.999): ("data.split.validation_fraction", "data.split.test_fraction"),
+        (1e-9, math.inf): ("trainer.limit_train_batches", "trainer.limit_val_batches"),
+        (1, 2**24): ("model.hidden",),
+        (2, math.inf): ("data.num_folds",),
+        (0, 10**9): ("data.read.head",),
+        (1, math.inf): (
+            *("data.batch_size", "data.batches_per_step", "callbacks.early_stopping.patience"),
+            *("trainer.max_epochs", "trainer.threads", "trainer.accumulate_grad_batches"),
+            *("sweep.max_stack", "sweep.trials"),
+        ),
+    }.items()
+    for key in keys
+}
+WHOLE = ("data.batches_per_step", "trainer.threads", "data.seed", "data.num_folds", "sweep.max_stack")  # or null
+CHOICES: dict[str, tuple[str | None, ...]] = {
+    "mode": ("auto", "min", "max"),
+    "head": ("auto", "sigmoid", "softmax"),
+    "trainer.precision": ("32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"),
+    "trainer.compile": (None, "default", "reduce-overhead", "max-autotune"),
+    "scheduler.interval": (None, "step", "epoch"),
+    "trainer.profiler": (None, "simple", "advanced", "pytorch", "xla"),
+}
+MOST_JOBS = 100_000  # of a sweep
+
+
+class Guard(Callback):
+    """Hydra calls it before it writes anything."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        with errors_that_end():
+            if FIRST_PROCESS:  # the others have its words and more, and share its folder
+                check_beside(config)
+            if config.hydra.runtime.choices["hydra/sweeper"] == "optuna":
+                raise ValueError("hydra/sweeper=optuna searches with many runs: add -m")
+            check_values(config, config.hydra.runtime.choices)
+            if config.resume is not None:
+                stay_in(resumable(str(config.resume)), config)
+            with read_write(config):
+                absolute(config)
+            folder = Path(config.hydra.run.dir)
+            if config.resume is not None or os.path.lexists(folder / LOCK):  # what a killed run leaves is written over
+                check_links(folder, config.trust)
+            if FIRST_PROCESS:
+                check_around(folder)
+                (claim if config.resume is None else lock)(folder)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        with errors_that_end():
+            check_multirun(config)
+            task = config.hydra.overrides.task
+            words = [word for word in task if not word.startswith(("folder=", "sweep.trials="))]
+            words += [word for word in config.hydra.overrides.hydra if word.startswith("hydra/sweeper=")]
+            words += [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+            file = Path(config.hydra.sweep.dir) / "sweep.json"
+            check_around(file.parent, below=True)
+            if file.exists() and read_json(file, list[str]) == words:
+                check_links(file.parent, config.trust)
+                return lock(file.parent)  # the same sweep goes on: its finished jobs are skipped
+            check_sweep(config)
+            if os.path.lexists(file.with_name(LOCK)):
+                check_links(file.parent, config.trust)
+            claim(file.parent)
+            write_json(file, words)
+
+
+def check_multirun(config: DictConfig) -> None:
+    """Raises ValueError for what belongs to one run, or would have all jobs write in one folder."""
+    keys = said(config.hydra.overrides.task) | {*(config.hydra.sweeper.get("params") or {})}
+    if again := [key for key in ("resume", "rerun") if config[key] is not None or key in keys]:
+        raise ValueError(f"{again[0]}= is for one run: leave out -m (a sweep goes on when it is started again)")
+    if "hydra.sweep.subdir" in said(config.hydra.overrides.hydra):
+        raise ValueError("hydra.sweep.subdir: the folder of each job is its number: leave it out")
+
+
+def check_sweep(config: DictConfig) -> None:
+    """Composes with the first value of each swept key, and with every choice of a swept group: their names exist.
+
+    Both ends of an interval are in range, and the jobs can be counted.
+    """
+    parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
+    discrete = {o.get_key_element(): o.sweep_string_iterator() for o in parsed if o.is_discrete_sweep()}
+    listed = {key: list(islice(values, MOST_JOBS + 1)) for key, values in discrete.items()}
+    searched, sizes = config.hydra.runtime.choices["hydra/sweeper"] == "optuna", [*map(len, listed.values())]
+    if (max(sizes, default=1) if searched else math.prod(sizes)) > MOST_JOBS:
+        raise ValueError(f"{', '.join(listed)}: a sweep may list {MOST_JOBS:,} values or jobs at the most")
+    firsts = [f"{key}={values[0]}" for key, values in listed.items() if values]
+    for override in parsed:
+        if isinstance(interval := override.value(), IntervalSweep):
+            if not searched:
+                raise ValueError(f"{override.input_line} is to be searched: add hydra/sweeper=optuna, or list values")
+            for end in (interval.start, interval.end):
+                found = compose("config", [*fixed, *firsts, f"{override.get_key_element()}={end}"])
+                check_values(found, config.hydra.runtime.choices)
+        elif override.is_sweep_override():
+            values = listed[override.get_key_element()]
+            for value in values if (CONF / override.key_or_group).is_dir() else values[:1]:
+                compose("config", [*fixed, f"{override.get_key_element()}={value}"])
+
+
+def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
+    """Raises ValueError for a value whose type differs from the one it overrides, or that is out of its range.
+
+    choices: those that were made of each config group.
+    """
+    chosen = [
+        f"{group}={choices[group]}"
+        for group in choices
+        if choices[group] and group not in ("experiment", "debug") and "/" not in group
+    ]
+    types, sections = shipped(*chosen)
+    for key in sections:
+        if not OmegaConf.is_dict(cfg.get(key)):
+            raise ValueError(f"{key} cannot be left out as a whole: set {key}.NAME=null for what is not wanted")
+    check_keys(cfg, types)
+    groups = {key.rpartition(".")[0] for key in types}
+    for key, value in leaves(cfg):
+        if isinstance(value, str) and "${" in value:
+            value = OmegaConf.select(cfg, key)
+        if key in groups and value:
+            raise ValueError(f"{key}={value} is not a group of keys")
+        if value == "???" or (value == "" and types.get(key)):
+            raise ValueError(f"{key} has no value: add {key}=...")
+        if key in types and not same_type(value, types[key]):
+            raise ValueError(f"{key}={value} is not {describe(types[key])}, as in {key}={types[key]}")
+        if key in WHOLE and value is not None and type(value) is not int:
+            raise ValueError(f"{key}={value} is not a whole number")
+        check_range(key, value)
+    nodes = {f"{key}.{name}": node for key in ("callbacks", "logger", "metrics") for name, node in cfg[key].items()}
+    for key, node in (nodes | {"optimizer": cfg.get("optimizer"), "scheduler": cfg.get("scheduler")}).items():
+        if node and not (OmegaConf.is_dict(node) and "_target_" in node and key.count(".") < 2):
+            raise ValueError(f"{key} is nothing that can be made: it needs a _target_, and a name without dots")
+    check_monitors(cfg)
+    check_earlier(cfg)
+    if "loss" in cfg.metrics:
+        raise ValueError("metrics.loss: this name is taken by the cross-entropy: call the metric something else")
+    if not cfg.callbacks.get("checkpoints"):
+        raise ValueError("callbacks.checkpoints cannot be left out: a run is read back from them")
+    for key, words in CHOICES.items():
+        if not OmegaConf.is_dict(value := OmegaConf.select(cfg, key)) and value not in words:
+            raise ValueError(f"{key}={value} is not one of {', '.join(word or 'null' for word in words)}")
+    if cfg.trainer.compile not in (None, "default") and cfg.trainer.accumulate_grad_batches != 1:
+        raise ValueError(
+            f"trainer.compile={cfg.trainer.compile} replays CUDA graphs, which write over gradients that "
+            "trainer.accumulate_grad_batches keeps: say trainer.compile=default"
+        )
+    if "::" in os.path.abspath(str(cfg.folder)):
+        raise ValueError(f"folder={cfg.folder}: a run's path must not hold ::, which stands for two: name another")
+    if choices["data"] in ("csv", "parquet") and not Path(str(cfg.data.path)).expanduser().is_file():
+        raise ValueError(f"data.path={cfg.data.path}: there is no such file")
+
+
+def check_range(key: str, value: Any) -> None:
+    """Raises ValueError for a number, or one of a list, that the key may not have."""
+    low, high = RANGES.get(key, (-math.inf, math.inf))
+    for number in value if isinstance(value, list) else [value]:
+        if isinstance(number, int) and abs(number) >= 2**63:
+            raise ValueError(f"{key}={value} is out of range: it has more than 64 bits")
+        if isinstance(number, str) and key in RANGES:
+            raise ValueError(f"{key}={value} is not a number")
+        if isinstance(number, int | float) and not low <= number <= high:
+            bounds = f"at least {low}" if high in (math.inf, sys.float_info.max) else f"from {low} to {high}"
+            raise ValueError(f"{key}={value} is out of range: it must be {bounds}")
+
+
+def check_monitors(cfg: DictConfig) -> None:
+    """Raises ValueError for a metric that is watched and that nothing measures."""
+    names: list[str] = [f"val/{name}" for name in ("loss", *(name for name, metric in cfg.metrics.items() if metric))]
+    if cfg.monitor not in names:
+        raise ValueError(
+            f"monitor={cfg.monitor} is not measured{nearest(str(cfg.monitor), names)}: there are {', '.join(names)}"
+        )
+    nodes = {f"callbacks.{name}": node for name, node in cfg.callbacks.items()} | {"scheduler": cfg.scheduler}
+    for key, node in nodes.items():
+        if node and node.get("monitor", "train/loss") not in ("train/loss", *names):
+            raise ValueError(f"{key}.monitor={node.monitor} is not measured: there are {', '.join(names)}")
+
+
+def in_sweep() -> bool:
+    return HydraConfig.get().mode is RunMode.MULTIRUN

@@ -1,0 +1,107 @@
+"""Errors: one line on stderr that says what was wrong, where, and what to do."""
+
+import argparse
+import errno
+import logging
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+FULL_ERRORS = "HYDRA_FULL_ERROR" in os.environ  # asked for: tracebacks as they come
+NO_MEMORY = "can't allocate memory"  # a RuntimeError of torch on the CPU
+COMPILER = ("InductorError", "BackendCompilerFailed", "TritonMissing", "GPUTooOldForTriton")
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with a verb's words in one line, without the usage."""
+
+    def parse_args(self) -> argparse.Namespace:  # type: ignore[override]
+        return super().parse_args([at_home(word) for word in sys.argv[1:]])
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}: see {self.prog} --help\n")
+
+
+def at_home(word: str) -> str:
+    """A word of a command line with the home folder for ~, at its start or behind =."""
+    return re.sub("(^|=)~/", rf"\1{os.path.expanduser('~')}/", word)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turns errors that a person can mend into one line on stderr and exit code 1; bugs keep their traceback."""
+    if FULL_ERRORS:
+        yield
+        return
+    try:
+        yield
+        if not sys.stdout.closed:
+            sys.stdout.flush()
+    except BrokenPipeError:  # of | head, say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or python would write there once more
+        sys.exit(128 + signal.SIGPIPE)
+    except KeyboardInterrupt as stop:
+        said, code = (*stop.args, 130)[:2] if stop.args else ("", 130)
+        print(f"interrupted{': ' if said else ''}{said}", file=sys.stderr)
+        sys.exit(code)
+    except BaseException as error:
+        if (words := explained(error)) is None:
+            raise
+        sys.exit(f"error: {in_one_line(words)}")
+
+
+@contextmanager
+def errors_that_end() -> Iterator[None]:
+    """Ends the process on any error, as Hydra makes a warning of what a callback raises, unless it is SystemExit."""
+    try:
+        with one_line_errors():
+            yield
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
+
+
+def explained(error: BaseException) -> str | None:
+    """What is wrong and what to do, if a person can mend it."""
+    if type(error).__module__.split(".")[0] in ("hydra", "omegaconf", "yaml"):
+        from tabrun.cli.keys import explain  # not above, as it takes 0.1 s, and predict needs no Hydra
+
+        return explain(error)  # type: ignore[arg-type]
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or NO_MEMORY in str(error):
+        return f"out of memory: lower data.batch_size or model.hidden: {error}"
+    if isinstance(error, OSError):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        hint = "the disk, or that of $TMPDIR, is full; what was written before is whole: free some space and go on"
+        return f"{error}: {hint}" if full else str(error)
+    if isinstance(error, ValueError):
+        return str(error) or str(error.__cause__)
+    if type(error).__name__ == "PanicException":  # of polars, which predict alone imports early
+        return f"polars cannot go on with this table: {error}: write it anew"
+    if type(error).__name__ == "MisconfigurationException":  # of Lightning, which takes seconds to import
+        return str(error)
+    if type(error).__name__ in COMPILER:
+        return f"trainer.compile: {str(error).partition(chr(10) * 2)[0]}"
+    return None
+
+
+def visible(text: str) -> str:
+    """The text with what a terminal would obey escaped, such as \\x1b, but for the ends of lines."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+class Visible(logging.Formatter):
+    """Shows names of columns and classes as they are, whatever they are."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
+def in_one_line(text: str) -> str:
+    """The words of a message, the middle left out where a file has put a book into it."""
+    line = visible(" ".join(text.split()))
+    return line if len(line) <= 2000 else f"{line[:1000]} ... {line[-500:]}"

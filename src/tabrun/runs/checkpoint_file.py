@@ -1,0 +1,95 @@
+"""Checkpoint: one of our files of weights, whoever sent it, looked at before anything in it is used."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tabrun.runs.folder import fits, write_whole
+from tabrun.tables.schema import Schema
+from tabrun.tables.values import columns_of
+
+NAME = str | int | None  # of a column
+KINDS: dict[str, Any] = {
+    **{f"config.{key}": str for key in ("folder", "head", "monitor", "mode", "data.path", "trainer.precision")},
+    **{f"config.{key}": dict[str, Any] for key in ("model", "metrics", "callbacks", "logger", "data.read")},
+    **{f"config.data.{key}": dict[str, Any] for key in ("split", "columns")},
+    **{f"config.data.split.{key}": NAME for key in ("column", "group", "time")},
+    **{"config.data.id": NAME | list[str | int], "config.data.columns.ignore": list[str | int]},
+    **{"config.data.read.separator": str | None, "config.data.read.null_values": list[str] | None},
+    **{"config.data.drop_missing_target": bool, "state_dict": dict[str, Tensor], "epoch": range(2**53)},
+    **{"record.threads": range(1, 1025), "record.device": str, "record.data_sha256": str},
+    **{"record.packages": dict[str, str], "schema": dict[str, Any]},
+    **{"loops.fit_loop": dict[str, Any], "callbacks": dict[str, dict[str, Any]]},  # what the Trainer goes on from
+    **dict.fromkeys(("optimizer_states", "lr_schedulers"), list[dict[str, Any]]),
+    **{f"callbacks.Checkpoints.{key}": float | None for key in ("best", "train_loss")},
+    **{"log": dict[str, Any] | None, "log.size": int | None, "log.columns": list[str] | None, "rng": Tensor | None},
+    **{"train_sums": dict[str, Any] | None, "train_sums.rows": int | None, "train_sums.loss": Tensor | None},
+}
+
+
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """The content of one of our checkpoints, its schema as a Schema; ValueError for any other or damaged file.
+
+    Nothing but tensors and plain values is unpickled, and no more of them than the file holds.
+    """
+    try:
+        with zipfile.ZipFile(file) as records:
+            packed = [record for record in records.infolist() if record.compress_type != zipfile.ZIP_STORED]
+            if packed or sum(record.file_size for record in records.infolist()) > file.stat().st_size:
+                raise zipfile.BadZipFile("packed")
+            if damaged := records.testzip():  # torch.save keeps a CRC-32 of each, which torch.load does not look at
+                raise zipfile.BadZipFile(damaged)
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # both raise a dozen kinds for a damaged file, from EOFError to UnpicklingError
+        raise ValueError(f"{file} is not a whole checkpoint ({type(error).__name__}): take it from a copy") from error
+    try:
+        check_content(content, file.stat().st_size)
+        return content | {"schema": Schema.from_plain(content["schema"])}
+    except ValueError as error:
+        raise ValueError(f"{file} is not a checkpoint of this project: {error}") from None
+
+
+def write_checkpoint(content: dict[str, Any], file: Path) -> None:
+    """Writes it whole or not at all; through memory, as torch hides what a disk says."""
+    memory = io.BytesIO()
+    torch.save(content, memory)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, memory.getbuffer())
+
+
+def check_content(content: Any, size: int) -> None:
+    """Raises ValueError where what is read back is of another type, or larger than its file, of `size` bytes."""
+    for key, kind in KINDS.items():
+        value = content
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if not fits(value, kind):
+            raise ValueError(f"{key} is missing, or not what a run writes")
+    if not is_plain([content["config"], content["schema"], content["record"]], 10 * size):
+        raise ValueError("its config, schema or record is not plain")
+    ids, target = (columns_of(content["config"]["data"].get(key)) for key in ("id", "target"))
+    if target != columns_of(content["schema"].get("target")) or len(set(ids)) < len(ids):
+        raise ValueError("its config and its schema have another target, or an id is twice there")
+    weights = content["state_dict"].values()
+    dense = all(weight.layout == torch.strided and weight.device.type == "cpu" for weight in weights)
+    odd = any(weight.is_quantized or weight.is_nested for weight in weights)
+    if (
+        odd or not dense or sum(weight.numel() * weight.itemsize for weight in weights) > 2 * size
+    ):  # 2: they may be tied
+        raise ValueError("its weights are not dense, or more than it holds")
+
+
+def is_plain(values: Any, most: int) -> bool:
+    """Whether this is JSON of at most so many words; what holds itself, or one list many times, may have no end."""
+    try:
+        return sum(1 for _ in islice(json.JSONEncoder().iterencode(values), most + 1)) <= most
+    except (TypeError, ValueError, RecursionError):
+        return False

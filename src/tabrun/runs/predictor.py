@@ -1,0 +1,80 @@
+"""Trained: what `load` gives: a net with its schema, for tensors, arrays and frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor, nn
+
+from classify import heads
+from tabrun.tables.schema import Schema
+from tabrun.tables.values import RowError, of_kind
+
+
+class TrainedClassifier(nn.Module):
+    """A trained net with its schema, in eval mode: rows -> scores (rows, classes).
+
+    `predict` and `predict_proba` also take a polars or pandas frame, and give what scikit-learn's classifiers give.
+    """
+
+    def __init__(self, net: nn.Sequential, schema: Schema) -> None:
+        super().__init__()
+        self.net, self.schema = net, schema
+        self.classes_ = of_kind(schema.classes, schema.target_kind if isinstance(schema.target, str) else "String")
+        self.requires_grad_(False).eval()
+
+    def forward(self, rows: Any) -> Tensor:
+        """Scores of the schema's rows: numbers in the order of `schema.numbers`, or a pair of numbers and codes."""
+        numbers, *codes = rows if isinstance(rows, tuple) else (rows,)
+        try:
+            numbers, *codes = torch.as_tensor(numbers, dtype=torch.float32), *map(torch.as_tensor, codes)
+        except (TypeError, ValueError, RuntimeError):
+            kind = f"{type(numbers).__name__} {getattr(numbers, 'dtype', '')}".rstrip()  # such as ndarray <U1
+            raise TypeError(f"rows are a {kind}, not a frame of polars or pandas or an array of numbers") from None
+        width = len(self.schema.numbers)
+        if numbers.dim() != 2 or numbers.shape[1] != width or len(codes) != bool(self.schema.categories):
+            names = ", ".join(number.name for number in self.schema.numbers)
+            pair = " and codes of categories: a frame has both" if self.schema.categories else ""
+            raise ValueError(f"rows are {tuple(numbers.shape)}, and must be (rows, {width}): {names}{pair}")
+        return self.net((numbers, *codes) if codes else numbers)
+
+    def probabilities(self, rows: Any, temperature: float = 1.0) -> Tensor:
+        """Of the schema's rows, (rows, classes); ValueError where a score over the temperature is not finite."""
+        found = (self(rows) / temperature).softmax(-1)
+        if not found.isfinite().all():
+            row = found.isfinite().all(-1).int().argmin()
+            raise RowError("", row, f"its scores, divided by the temperature {temperature}, are beyond float32")
+        return found
+
+    def predict_proba(self, table: Any, temperature: float = 1.0) -> np.ndarray:
+        """Probabilities, (rows, classes), in the order of `classes_`; scores are divided by the temperature."""
+        names = [number.name for number in self.schema.numbers]
+        if isinstance(table, np.ndarray) and not self.schema.categories and table.shape[1:] == (len(names),):
+            table = pl.DataFrame(table, schema=names)
+        if isinstance(table, pl.DataFrame | pl.LazyFrame) or (hasattr(table, "iloc") and hasattr(table, "columns")):
+            table = self.schema.rows(polars_frame(table))
+        return self.probabilities(table, temperature).numpy()
+
+    def predict(self, table: Any, threshold: float | None = None) -> np.ndarray:
+        """The class of each row; with two classes, the second from `threshold` (0.5 when None) upwards."""
+        return self.classes_[heads.predict(torch.from_numpy(self.predict_proba(table)), threshold).numpy()]
+
+
+def polars_frame(table: Any) -> pl.DataFrame:
+    """A polars frame of a polars or pandas one."""
+    if isinstance(table, pl.LazyFrame):
+        table = table.collect()
+    if isinstance(table, pl.DataFrame):
+        return table
+    columns = {}
+    for name in table.columns:
+        values = table[name].to_numpy()
+        if values.dtype == object:  # texts, with NaN where they are missing
+            values = [None if gone else value for value, gone in zip(values, table[name].isna(), strict=True)]
+        elif values.dtype.kind == "M":  # polars knows no dates in whole seconds
+            values = values.astype("datetime64[us]")
+        columns[str(name)] = pl.Series(str(name), values, strict=False, nan_to_null=True)
+    return pl.DataFrame(columns)

@@ -1,0 +1,169 @@
+"""Run: a finished run, read back from its folder or from one checkpoint alone."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import torch
+from torch import Tensor
+
+from classify import build
+from tabrun.tables import sources as tables
+from tabrun.runs.checkpoint_file import read_checkpoint
+from tabrun.runs.folder import checkpoint_file
+from tabrun.tables.schema import Rows, Schema
+from tabrun.runs.predictor import TrainedClassifier
+from tabrun.tables.values import polars_type
+
+if TYPE_CHECKING:
+    from tabrun.tables.data import TabularData
+
+PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "scikit-learn", "polars", "numpy")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a checkpoint holds: the config and schema of its run, what identifies it, and the weights."""
+
+    path: Path  # of the checkpoint
+    config: build.Config
+    schema: Schema
+    record: dict[str, Any]
+    num_epochs: int
+    weights: dict[str, Tensor]
+    trust: bool = False
+
+    @classmethod
+    def open(cls, path: str | Path, checkpoint: str = "best", trust: bool = False) -> Run:
+        """Reads a run's folder (its best.ckpt, or its last.ckpt) or a checkpoint file; ValueError if it is neither.
+
+        trust: whether its config may have anything called, or only what conf/ names.
+        """
+        file = checkpoint_file(path, checkpoint)
+        content = read_checkpoint(file)
+        return cls(
+            path=file,
+            config=content["config"],
+            schema=content["schema"],
+            record=content["record"],
+            num_epochs=content["epoch"] + 1,
+            weights={k.removeprefix("net."): v for k, v in content["state_dict"].items() if k.startswith("net.")},
+            trust=trust,
+        )
+
+    def classifier(self) -> TrainedClassifier:
+        try:
+            net = build.net(self.config, self.schema, sum(weight.numel() for weight in self.weights.values()))
+            if wrong := [name for name, value in net.state_dict().items() if not same_kind(value, self.weights[name])]:
+                raise TypeError(f"{wrong[0]} is of another type")
+            net.load_state_dict(self.weights)
+            return TrainedClassifier(net, self.schema)
+        except (RuntimeError, TypeError, KeyError, OverflowError) as error:
+            raise ValueError(f"{self.path}: its weights do not fit its config: {str(error).splitlines()[-1]}") from None
+
+    def trusted(self, *keys: str) -> build.Config:
+        """The config; ValueError when something at these keys may not be called."""
+        from tabrun.runs.trust import check_recorded, check_targets  # only here, as they read conf/ with OmegaConf
+
+        if not self.trust:
+            check_targets([self.config[key] for key in keys], self.path)
+            check_recorded(self.config, self.path)
+        self.classifier()  # made before anything is written
+        return self.config
+
+    @property
+    def folder(self) -> Path:
+        return self.path.parent.parent if self.path.parent.name == "checkpoints" else self.path.parent
+
+    def measure(self, data: TabularData, part: str) -> dict[str, float]:
+        """The run's loss and metrics on its val or test rows."""
+        from classify.classifier import Measures
+
+        classifier, measures = self.classifier(), Measures(build.metrics(self.trusted("metrics"), self.schema))
+        for rows, labels in data.batches(part):
+            measures.update(classifier(rows), labels)
+        return {name: value.item() for name, value in measures.compute(part).items()}
+
+    def labelled(self, path: str) -> tuple[Rows, Tensor]:
+        """The rows and labels of another CSV or Parquet file, read as the run read its own."""
+        from tabrun.tables.target import probabilities, with_target
+        from tabrun.tables.values import numbered
+
+        target = self.schema.target if isinstance(self.schema.target, str) else list(self.schema.target)
+        kind = polars_type(self.schema.target_kind)
+        kinds = self.schema.kinds | dict.fromkeys([target] if isinstance(target, str) else target, kind)
+        data = self.config["data"]
+        options = {key: data["read"][key] for key in ("separator", "null_values") if key in data["read"]}
+        try:
+            frame = pl.concat([pl.DataFrame(), *tables.read_batches(path, kinds, **options)], how="diagonal")
+            frame, rows = with_target(frame, target, data["drop_missing_target"])
+            with numbered(rows):
+                if isinstance(target, list):
+                    probabilities(frame, target)
+                return self.schema.rows(frame), self.schema.labels(frame)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}" if path not in str(error) else str(error)) from error
+
+    def data(self) -> TabularData:
+        """The run's own table and split; ValueError when its rows are not the ones that the run saw."""
+        table = build.data(self.trusted("data"), self.schema)
+        if table.sha256 != self.record["data_sha256"]:
+            raise ValueError(f"{table.path} has changed since {self.path} was written: its rows have another hash")
+        return table
+
+
+def load(path: str | Path) -> TrainedClassifier:
+    """The trained classifier in a run's folder or a checkpoint file; neither Hydra nor Lightning is needed."""
+    return Run.open(path).classifier()
+
+
+def same_kind(one: Tensor, other: Tensor) -> bool:
+    """Whether both hold real numbers, of whatever precision, or both the same other type."""
+    return one.dtype == other.dtype or (one.is_floating_point() and other.is_floating_point())
+
+
+def record(table: TabularData, device: str) -> dict[str, Any]:
+    """What identifies a run: commit (None outside of git), versions, the device, the hash of the data."""
+    return {**code(), "threads": torch.get_num_threads(), "device": device, "data_sha256": table.sha256}
+
+
+def chance(config: build.Config, schema: Schema) -> float:
+    """The training loss of predicting the class shares; with weights or smoothing, of all classes alike."""
+    plain = config["loss"] == {"label_smoothing": 0.0, "class_weights": None}
+    counts = [count for count in schema.class_counts if count] if plain else [1.0] * schema.num_classes
+    return -sum(count / sum(counts) * math.log(count / sum(counts)) for count in counts)
+
+
+@cache  # it is what this process has imported
+def code() -> dict[str, Any]:
+    def git(*words: str) -> str | None:
+        if shutil.which("git") is None:
+            return None
+        done = subprocess.run(["git", "-C", str(Path(__file__).parent), *words], capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    changes = git("status", "--porcelain")
+    return {
+        "git_commit": git("rev-parse", "HEAD"),
+        "git_clean": None if changes is None else not changes,
+        "python": sys.version.split()[0],
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def describe(metrics: dict[str, float]) -> str:
+    """A line for each split: val  loss 0.0612  accuracy 0.9825 ..."""
+    lines: dict[str, str] = {}
+    for key, value in metrics.items():
+        split, _, name = key.partition("/")
+        lines[split] = lines.get(split, f"{split:4}") + f"  {name} {value:.4f}"
+    return "\n".join(lines.values())

@@ -1,0 +1,81 @@
+"""Member: one run of a population: what it has reached, and the folder that it leaves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import EarlyStopping
+
+from classify.callbacks import Checkpoints
+from tabrun.runs.checkpoint_file import write_checkpoint
+from tabrun.runs.csv_log import CsvLog
+from tabrun.tables.data import TabularData
+from tabrun.runs.folder import lock, unlock, write_json
+from classify.classifier import Classifier, diverged
+
+
+class Member:
+    """What is kept of one run: its log, its best weights, whether and why it ended."""
+
+    classifier: Classifier
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        callbacks = {
+            name: {k: v for k, v in (node or {}).items() if k != "_target_"}
+            for name, node in config["callbacks"].items()
+        }
+        stopping = callbacks.get("early_stopping")
+        self.patience = EarlyStopping(**stopping) if stopping else None
+        self.checkpoints = Checkpoints(**callbacks["checkpoints"])
+        self.config = config
+        self.best_epoch, self.epochs, self.steps = -1, 0, 0
+        self.metrics: dict[str, float] = {}
+        self.log: list[dict[str, float]] = []
+        self.contents: dict[str, dict[str, Any]] = {}  # of best.ckpt and last.ckpt
+        self.error: Exception | None = None
+
+    def epoch_ended(self, values: dict[str, float], steps: int, last: bool, content: Callable[[], Any]) -> bool:
+        """Notes an epoch and, where it is the best or the member's last, its checkpoint; True when the member stops."""
+        epoch = self.epochs
+        self.log.append({"epoch": epoch, "step": steps - 1} | values)
+        self.epochs, self.steps = epoch + 1, steps
+        if not math.isfinite(values["train/loss"]):
+            self.error = ValueError(diverged(values["train/loss"], epoch, steps))
+            return True
+        self.checkpoints.train_loss, stop = values["train/loss"], False
+        if self.patience:
+            stop = self.patience._evaluate_stopping_criteria(torch.tensor(values[self.patience.monitor]))[0]
+            self.patience.stopped_epoch = epoch if stop else 0
+        if self.checkpoints.improved(values[self.checkpoints.monitor]):
+            self.best_epoch, self.contents["best"] = epoch, content() | {"stopped": stop}
+            self.metrics = {name: value for name, value in values.items() if name.startswith("val/")}
+        if stop or last:
+            self.contents["last"] = content() | {"stopped": stop}
+        return stop
+
+    def callbacks(self) -> dict[str, Any]:
+        return {one.state_key: one.state_dict() for one in (self.patience, self.checkpoints) if one}
+
+
+def write(member: Member, table: TabularData, identity: dict[str, Any]) -> None:
+    """The folder that a run of its own would have: checkpoints, log, record and metrics."""
+    assert table.schema
+    folder = Path(member.config["folder"])
+    lock(folder)
+    identity = identity | {"data_sha256": table.sha256}
+    log = CsvLog(str(folder / "log"))
+    for row in member.log:
+        log.log_metrics({k: v for k, v in row.items() if k != "step"}, step=int(row["step"]))
+    position = log.position()
+    for name, content in member.contents.items():
+        content |= {"config": member.config, "schema": table.schema.plain(), "record": identity, "log": position}
+        write_checkpoint(content, folder / "checkpoints" / f"{name}.ckpt")
+    if member.error is None:
+        seen = {"epochs": member.epochs, "steps": member.steps, "train/loss": member.log[-1]["train/loss"]}
+        write_json(folder / "run.json", identity | seen)
+        write_json(folder / "metrics.json", member.metrics)
+    unlock(folder)

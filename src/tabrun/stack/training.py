@@ -1,0 +1,86 @@
+"""Training: from the configs of a stack to its members' outcomes and folders."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning
+from torchmetrics import Metric
+
+from classify import build
+from tabrun.tables.data import EVALUATION_BATCH, TabularData
+from tabrun.runs.pace import free_memory, set_threads
+from tabrun.runs.run import record
+from tabrun.stack.member import Member, write
+from tabrun.stack.plan import most_members
+from tabrun.stack.population import Population
+
+log = logging.getLogger(__name__)
+
+
+def train_population(configs: list[dict[str, Any]]) -> list[Member]:
+    """Trains runs whose configs `stackable` has put together; each member holds its own outcome, or its error."""
+    members: list[Member] = []
+    alike: dict[Any, list[tuple[Member, TabularData]]] = {}
+    known: dict[str, TabularData] = {}
+    metrics: dict[str, Metric] = {}  # shared, as one member after the other is measured
+    for config in configs:
+        members.append(member := Member(config))
+        try:
+            table = table_of(config, known)
+            assert table.schema
+            lightning.seed_everything(config["seed"], verbose=False)  # the weights that the run alone would start from
+            metrics = metrics or build.metrics(config, table.schema)
+            member.classifier = build.classifier(config, table.schema, metrics)
+            net: Any = member.classifier.net
+            if names := [name for name, _ in net.body.named_buffers()]:
+                raise ValueError(f"a net with buffers ({names[0]}) does not train in a stack: say hydra/launcher=basic")
+        except ValueError as error:  # this one's alone
+            member.error = error
+            continue
+        shapes = tuple(parameter.shape for parameter in member.classifier.net.parameters())
+        alike.setdefault((shapes, len(table.index["train"])), []).append((member, table))  # folds may differ in these
+    for group in (part for whole in alike.values() for part in parts(whole)):
+        set_threads(configs[0], group[0][0].classifier.net, len(group))
+        population = Population([member for member, _ in group], [table for _, table in group])
+        quiet = {**configs[0], "callbacks": {}, "logger": {}}
+        quiet["trainer"] = {**configs[0]["trainer"], "enable_checkpointing": False}
+        try:
+            build.trainer(quiet, saved={}).fit(population)
+        except SystemExit as stop:  # Lightning's answer to Ctrl-C, with code 1, and to SIGTERM
+            raise KeyboardInterrupt("", 130 if stop.code else 143) from None
+        identity = record(group[0][1], str(population.device.type))
+        for member, table in group:
+            if not (Path(member.config["folder"]) / "metrics.json").exists():
+                write(member, table, identity)
+    return members
+
+
+def parts(group: list[tuple[Member, TabularData]]) -> Iterator[list[tuple[Member, TabularData]]]:
+    """As many at a time as sweep.max_stack says, or as the memory that is free then holds."""
+    member, table = group[0]
+    trainer, net = member.config["trainer"], member.classifier.net
+    rows = max(table.batch_size, min(len(table.index["val"]), EVALUATION_BATCH))
+    bytes_each = 8 if trainer["precision"] == "64-true" else 4
+    while group:
+        free = free_memory(trainer["accelerator"])
+        most = member.config["sweep"]["max_stack"] or most_members(net, rows, bytes_each, free)
+        if most < len(group):
+            log.info("the memory holds %d of %d at once", most, len(group))
+        yield group[:most]
+        group = group[most:]
+
+
+def table_of(config: dict[str, Any], known: dict[str, TabularData]) -> TabularData:
+    """The data of a run; those that differ in the order of batches alone share one table in memory."""
+    key = json.dumps({name: value for name, value in config["data"].items() if name != "seed"})
+    if key not in known:
+        known[key] = build.data(config)
+    table = copy.copy(known[key])
+    table.seed = config["data"]["seed"]
+    return table

@@ -1,0 +1,60 @@
+"""Target: the column of classes, or the columns that hold a probability for each class."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+
+from tabrun.tables.values import RowError, as_class, as_float64, check_kind, columns_of, known
+
+log = logging.getLogger(__name__)
+
+
+def with_target(
+    frame: pl.DataFrame, target: str | Sequence[str], drop_missing: bool
+) -> tuple[pl.DataFrame, Sequence[int] | np.ndarray]:
+    """The rows that have a target, and where they stood; ValueError when some have none and are not to be left out."""
+    targets = columns_of(target)
+    known(frame, targets)
+    for name, kind in frame.select(targets).schema.items():
+        check_kind(frame[name], "a target is text, numbers, booleans or dates")
+        if kind.is_float() or kind.is_decimal():
+            frame = frame.with_columns(pl.col(name).cast(pl.Float64).fill_nan(None))
+    empty = frame.select(pl.any_horizontal(pl.col(targets).is_null()).alias("empty"))["empty"]
+    rows: Sequence[int] | np.ndarray = range(len(frame))
+    if empty.any():
+        if not drop_missing:
+            what = f"the target is missing in {empty.sum()} rows; data.drop_missing_target=true leaves them out"
+            raise RowError(targets[0], empty.arg_max(), what)
+        log.warning("%d rows without a target are left out", empty.sum())
+        frame, rows = frame.filter(~empty), np.flatnonzero(~empty)
+    if not len(frame):
+        raise ValueError("the table has no rows with a target")
+    return frame, rows
+
+
+def classes_of(frame: pl.DataFrame, target: str | Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """The class of each row as a number, (rows,), and the names; of several target columns, the most probable."""
+    if not isinstance(target, str):
+        return probabilities(frame, target).argmax(1), list(target)
+    column = frame[target]
+    if column.dtype.is_float() and (quantity := column != column.round()).any():
+        row = quantity.arg_max() or 0
+        raise RowError(target, row, f"{column[row]}: a target is a class, not a quantity")
+    values = column.unique().sort()
+    codes = dict(zip(values, range(len(values)), strict=True))
+    return column.replace_strict(codes, return_dtype=pl.Int32).to_numpy(), [as_class(value) for value in values]
+
+
+def probabilities(frame: pl.DataFrame, targets: Sequence[str]) -> np.ndarray:
+    """The target columns, (rows, classes); ValueError at the first row that does not sum to 1."""
+    shares = np.stack([as_float64(frame[name]) for name in targets], 1)
+    wrong = (np.abs(shares.sum(1) - 1) > 1e-4) | (shares < 0).any(1) | ~np.isfinite(shares).all(1)
+    if wrong.any():
+        row = wrong.argmax()
+        what = f"columns {', '.join(targets)} hold {shares[row].tolist()}, which are no probabilities that sum to 1"
+        raise RowError("", row, f"{what} but to {shares[row].sum():g}")
+    return shares

@@ -1,0 +1,185 @@
+"""Evaluate: measure a finished run's best weights, on its own test rows or on another table.
+
+python -m classify.evaluate RUN
+python -m classify.evaluate RUN TABLE --threshold 0.3
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tabrun.cli.errors import Parser, in_one_line, one_line_errors, visible
+from tabrun.runs.folder import check_file, checkpoint_file, read_metrics, write_json
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tabrun.tables.data import TabularData
+    from tabrun.runs.run import Run
+
+WIDEST = 40  # characters of a class that are shown
+
+
+def reproduce(run: Run, data: TabularData) -> dict[str, float]:
+    """The metrics of val and test rows, as training measured them; ValueError when metrics.json says otherwise.
+
+    Of runs in less than float32 the losses alone are compared: a metric that counts moves by steps.
+    """
+    file = run.folder / "metrics.json"
+    if not file.exists():
+        raise ValueError(f"{run.folder} is no finished run: it has no metrics.json")
+    exact = exactly(run)
+    found = run.measure(data, "val") | run.measure(data, "test")
+    recorded = read_metrics(run.folder, *(name for name in found if name.startswith("val/")))
+    if strange := recorded.keys() - found.keys():
+        raise ValueError(f"{file} holds {strange.pop()}, which this run does not measure: train again")
+    for name, value in recorded.items():
+        compared = exact or name.endswith("/loss")
+        if compared and not math.isclose(found[name], value, rel_tol=0, abs_tol=1e-6 if exact else 1e-2):
+            raise ValueError(f"{name} is {found[name]:.7f} now, but {file} says {value:.7f}")
+    return found
+
+
+def exactly(run: Run) -> bool:
+    """Whether what was measured in training is measured again here to all digits."""
+    return run.config["trainer"]["precision"] in ("32-true", "64-true") and run.record["device"] == "cpu"
+
+
+def measure(labels: np.ndarray, probabilities: np.ndarray, predictions: np.ndarray) -> dict[str, float | None]:
+    """One number each, by scikit-learn; None where the rows lack a class that it needs.
+
+    labels, predictions: class indices, (rows,).  probabilities: (rows, classes).
+    """
+    import numpy as np
+    import torch
+    from sklearn import metrics
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    classes = np.arange(probabilities.shape[1])
+    ranked = probabilities[:, 1] if len(classes) == 2 else probabilities
+    one_hot = labels == 1 if len(classes) == 2 else labels[:, None] == classes
+    every_class = len(np.unique(labels)) == len(classes)
+    tensors = torch.from_numpy(probabilities), torch.from_numpy(labels)
+    return {
+        "accuracy": metrics.accuracy_score(labels, predictions),
+        "f1": metrics.f1_score(labels, predictions, labels=classes, average="macro", zero_division=0),
+        "auroc": metrics.roc_auc_score(labels, ranked, multi_class="ovr") if every_class else None,
+        "average_precision": metrics.average_precision_score(one_hot, ranked) if every_class else None,
+        "log_loss": metrics.log_loss(labels, probabilities, labels=classes),
+        "brier_score": metrics.brier_score_loss(labels, ranked, labels=classes),
+        "calibration_error": multiclass_calibration_error(*tensors, num_classes=len(classes), n_bins=15).item(),
+    }
+
+
+def fit_temperature(scores: Any, labels: Any) -> float:
+    """The number to divide scores by that makes the log loss least (Guo et al., 2017, arXiv:1706.04599)."""
+    from scipy.optimize import minimize_scalar
+    from torch.nn.functional import cross_entropy
+
+    scores = scores.double()
+    found = minimize_scalar(
+        lambda t: cross_entropy(scores / math.exp(t), labels).item(), bounds=(-5, 5), method="bounded"
+    )
+    return math.exp(found.x)
+
+
+def evaluate(run: Run, table: str | None, threshold: float | None, calibrate: bool) -> dict[str, Any]:
+    """The whole evaluation as plain values; ValueError when a table has changed, or lacks a column."""
+    import torch
+    from sklearn import metrics
+
+    from classify import heads
+    from tabrun.verbs.baselines import baselines, hard
+    from tabrun.tables.data import take
+
+    torch.set_num_threads(run.record["threads"])
+    data, classifier, names = run.data(), run.classifier(), list(run.schema.classes)
+    result: dict[str, Any] = {"run": str(run.folder), "table": table or data.path, "classes": names}
+    if table is None:
+        result["metrics"] = reproduce(run, data)
+        rows, labels = take(data.rows, data.index["test"]), data.labels[data.index["test"]]
+    else:
+        rows, labels = run.labelled(table)
+    scores, truth = classifier(rows), hard(labels)
+    result |= {"rows": len(truth), "threshold": threshold}
+
+    def report(probabilities: Any) -> dict[str, float | None]:
+        return measure(truth, probabilities.numpy(), heads.predict(probabilities, threshold).numpy())
+
+    result["measures"] = {"this run": report(scores.double().softmax(-1))}
+    for name, model in baselines(data).items():
+        result["measures"][name] = report(torch.from_numpy(model(rows)))
+    if calibrate:
+        val = data.index["val"]
+        result["temperature"] = fit_temperature(classifier(take(data.rows, val)), data.labels[val])
+        result["measures"]["calibrated"] = report((scores.double() / result["temperature"]).softmax(-1))
+    predictions = heads.predict(scores.softmax(-1), threshold).numpy()
+    given = {"labels": range(len(names)), "zero_division": 0}
+    of_class = zip(*metrics.precision_recall_fscore_support(truth, predictions, **given), strict=True)
+    keys = ("precision", "recall", "f1", "support")
+    result["per_class"] = {
+        name: dict(zip(keys, map(float, row), strict=True)) for name, row in zip(names, of_class, strict=True)
+    }
+    result["confusion"] = metrics.confusion_matrix(truth, predictions, labels=given["labels"]).tolist()
+    return result
+
+
+def show(result: dict[str, Any]) -> str:
+    """The evaluation as text for a terminal."""
+    names = [in_one_line(name) for name in result["classes"]]
+    names = [name if len(name) <= WIDEST else f"{name[: WIDEST - 3]}..." for name in names]
+    width = max(map(len, ["this class", *names]))
+    lines = [f"{result['rows']} rows of {result['table']}", ""]
+    lines.append(f"{'class':{width}}  precision  recall      f1  support")
+    for name, row in zip(names, result["per_class"].values(), strict=True):
+        numbers = f"{row['precision']:9.4f}  {row['recall']:6.4f}  {row['f1']:6.4f}  {row['support']:7.0f}"
+        lines.append(f"{name:{width}}  {numbers}")
+    cell = max(width, *(len(str(count)) for row in result["confusion"] for count in row))
+    lines += ["", f"{'true, predicted:':{max(width, 16)}}  " + "  ".join(f"{name:>{cell}}" for name in names)]
+    for name, row in zip(names, result["confusion"], strict=True):
+        lines.append(f"{name:{max(width, 16)}}  " + "  ".join(f"{count:>{cell}}" for count in row))
+    models = result["measures"]
+    lines += ["", " " * 17 + "  ".join(f"{name:>19}" for name in models)]
+    for name in models["this run"]:
+        values = (models[model][name] for model in models)
+        lines.append(f"{name:17}" + "  ".join(f"{'-' if v is None else format(v, '.4f'):>19}" for v in values))
+    if "temperature" in result:
+        lines += ["", f"temperature {result['temperature']:.4f}, fitted on the validation rows: predict --temperature"]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = Parser(prog="python -m classify.evaluate", description=__doc__.split("\n")[0])
+    parser.add_argument("run", help="a run's folder")
+    parser.add_argument(
+        "table", nargs="?", help="a .csv or .parquet file with the target (default: the run's test rows)"
+    )
+    parser.add_argument("--threshold", type=float, help="two classes: the second from this probability upwards (0.5)")
+    parser.add_argument("--calibrate", action="store_true", help="fit a temperature on the validation rows")
+    parser.add_argument(
+        "--trust", action="store_true", help="call what the run names, even where conf/ does not name it"
+    )
+    words = parser.parse_args()
+    with one_line_errors():
+        if not 0 <= (words.threshold or 0.0) <= 1:
+            raise ValueError(f"--threshold {words.threshold} is not from 0 to 1")
+        file = checkpoint_file(words.run)
+        if words.table is not None:
+            check_file(words.table)
+        from tabrun.runs.run import Run, describe
+
+        run = Run.open(file, trust=words.trust)
+        result = evaluate(run, words.table, words.threshold, words.calibrate)
+        print(visible(show(result)))
+        if "metrics" in result:
+            file, exact = run.folder / "metrics.json", exactly(run)
+            equal = f"equal to {file} to 1e-6" if exact else f"the losses are equal to those in {file} to 0.01"
+            print(visible(f"\n{describe(result['metrics'])}\n{equal}"))
+        name = "evaluation" if words.table is None else f"evaluation-{Path(words.table).stem}"
+        write_json(run.folder / f"{name}.json", result)
+
+
+if __name__ == "__main__":
+    main()

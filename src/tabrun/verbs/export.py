@@ -1,0 +1,92 @@
+"""Export: a finished run as one file that needs none of this code.
+
+python -m classify.export RUN                    # model.onnx: named raw columns in, probabilities out
+python -m classify.export RUN --format torch     # model.pt2: a torch.export program of the schema's rows
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tabrun.cli.errors import Parser, one_line_errors
+from tabrun.runs.folder import checkpoint_file, put, write_json
+
+if TYPE_CHECKING:
+    from tabrun.runs.run import Run
+    from tabrun.runs.predictor import TrainedClassifier
+
+CHECKED_ROWS = 1000
+TOLERANCE = 1e-5
+
+
+def to_torch(classifier: TrainedClassifier, rows: Any, file: Path) -> None:
+    """Writes a torch.export program from the schema's rows to scores: torch.export.load(file).module()(rows)."""
+    import torch
+
+    dynamic: Any = {0: torch.export.Dim.DYNAMIC}
+    shapes = (tuple(dynamic for _ in rows),) if isinstance(rows, tuple) else (dynamic,)
+    torch.export.save(torch.export.export(classifier.net, (rows,), dynamic_shapes=shapes), file)
+
+
+def export(run: Run, kind: str) -> tuple[Path, float]:
+    """Writes the model and its columns beside the run's files; gives the file and the largest difference found.
+
+    ValueError: a probability differs from the checkpoint's by more than 1e-5 on up to 1,000 rows of the run's table.
+    """
+    import torch
+
+    classifier, schema = run.classifier(), run.schema
+    if wrong := {"", "probabilities"} & set(schema.feature_names):
+        raise ValueError(f"a column is called {wrong.pop()!r}: this name is taken in the exported model")
+    frame = run.data().labelled()[0].head(CHECKED_ROWS)
+    rows = schema.rows(frame)
+    expected = classifier(rows).softmax(-1)
+    file = run.folder / ("model.onnx" if kind == "onnx" else "model.pt2")
+    with tempfile.TemporaryDirectory(".part", ".", run.folder) as beside:
+        part = Path(beside) / file.name
+        if kind == "onnx":
+            import onnxruntime
+
+            from tabrun.verbs.onnx_file import raw_inputs, to_onnx
+
+            to_onnx(classifier, rows, part)
+            session = onnxruntime.InferenceSession(part, providers=["CPUExecutionProvider"])
+            found = torch.from_numpy(session.run(None, raw_inputs(schema, frame))[0])
+        else:
+            to_torch(classifier, rows, part)
+            found = torch.export.load(part).module()(rows).softmax(-1)
+        difference = (found - expected).abs().max().item()
+        if not difference <= TOLERANCE:
+            raise ValueError(f"{file.name} differs from the checkpoint by {difference:g}: it is not written")
+        inputs = [{"name": f.label, **({"values": f.values} if hasattr(f, "values") else {})} for f in schema.features]
+        about = {"inputs": inputs, "classes": schema.classes, "schema": schema.plain(), "checked_rows": len(frame)}
+        put(part, file)
+        write_json(file.with_name(f"{file.name}.json"), about | {"largest_difference": difference})
+    return file, difference
+
+
+def main() -> None:
+    parser = Parser(prog="python -m classify.export", description=__doc__.split("\n")[0])
+    parser.add_argument("run", help="a run's folder, or a checkpoint")
+    parser.add_argument("--format", choices=("onnx", "torch"), default="onnx")
+    parser.add_argument(
+        "--trust", action="store_true", help="call what the run names, even where conf/ does not name it"
+    )
+    words = parser.parse_args()
+    with one_line_errors():
+        checkpoint = checkpoint_file(words.run)
+        from tabrun.runs.run import Run
+
+        logging.disable(logging.WARNING)  # the exporter's own
+        try:
+            file, difference = export(Run.open(checkpoint, trust=words.trust), words.format)
+        except ModuleNotFoundError as error:
+            raise ValueError(f"{error.name} is not installed: pip install -e '.[export]'") from error
+        print(f"{file}: within {difference:.1e} of the checkpoint")
+
+
+if __name__ == "__main__":
+    main()

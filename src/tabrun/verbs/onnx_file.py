@@ -1,0 +1,123 @@
+"""ONNX: a trained net as one file that takes a table's raw columns by name."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import onnx.compose
+import torch
+from onnx import TensorProto, helper
+from torch import nn
+
+from tabrun.tables.columns import Category, Number
+from tabrun.tables.values import as_float64, as_text
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+
+    from tabrun.tables.schema import Schema
+    from tabrun.runs.predictor import TrainedClassifier
+
+
+def raw_inputs(schema: Schema, frame: pl.DataFrame) -> dict[str, np.ndarray]:
+    """What model.onnx takes, (rows, 1) each: float64 numbers, NaN where missing, and texts, "" where missing."""
+    numbers = {n.label: as_float64(frame[n.name]) for n in schema.numbers}
+    texts = {c.label: as_text(frame[c.name], c.part).to_numpy() for c in schema.categories}
+    return {
+        name: values.reshape(-1, 1)
+        for name, values in (numbers | {k: v.astype(object) for k, v in texts.items()}).items()
+    }
+
+
+def to_onnx(classifier: TrainedClassifier, rows: Any, file: Path) -> None:
+    """Writes the net, its own names under net/, after the reading of raw columns: offsets, missing values, codes."""
+    model, reading = onnx.compose.add_prefix(net_model(classifier, rows), "net/", rename_outputs=False), Reading()
+    numbers = [reading.number(number) for number in classifier.schema.numbers]
+    codes = [reading.category(category) for category in classifier.schema.categories]
+    if codes:
+        reading.add("Concat", codes, "codes", axis=1)
+    if numbers:
+        reading.add("Concat", numbers, "numbers", axis=1)
+    else:  # (rows, 0), cut from the codes
+        words = [
+            "net/codes",
+            *(reading.constant(name, TensorProto.INT64, v) for name, v in (("0", 0), ("to", 0), ("1", 1))),
+        ]
+        reading.add("Cast", [reading.add("Slice", words, "none")], "numbers", to=TensorProto.FLOAT)
+    graph = model.graph
+    nodes = [*reading.nodes, *graph.node]
+    del graph.input[:], graph.node[:]
+    graph.input.extend(reading.inputs)
+    graph.node.extend(nodes)
+    graph.initializer.extend(reading.constants)
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 2))
+    onnx.checker.check_model(model)
+    onnx.save(model, file)
+
+
+def net_model(classifier: TrainedClassifier, rows: Any) -> Any:
+    """The net as it is, from numbers and codes to probabilities, for any number of rows."""
+
+    class Probabilities(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = classifier.net
+
+        def forward(self, numbers: torch.Tensor, codes: torch.Tensor | None = None) -> torch.Tensor:
+            return self.net(numbers if codes is None else (numbers, codes)).softmax(-1)
+
+    parts = rows if isinstance(rows, tuple) else (rows,)
+    example = tuple(part.long() if part.dtype != torch.float32 else part for part in parts)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        program = torch.onnx.export(
+            Probabilities(),
+            example,
+            input_names=["numbers", "codes"][: len(example)],
+            output_names=["probabilities"],
+            dynamic_shapes=tuple({0: torch.export.Dim.DYNAMIC} for _ in example),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    return program.model_proto
+
+
+class Reading:
+    """The nodes that turn raw columns into what the net takes; all names but the columns' own are under net/."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.inputs: list[Any] = []
+        self.constants: list[Any] = []
+
+    def add(self, operator: str, words: list[str], result: str, domain: str = "", **attributes: Any) -> str:
+        name = f"net/{result}"
+        self.nodes.append(helper.make_node(operator, words, [name], name=f"node/{result}", domain=domain, **attributes))
+        return name
+
+    def constant(self, name: str, kind: int, value: float) -> str:
+        self.constants.append(helper.make_tensor(f"net/constant/{name}", kind, [1], [value]))
+        return f"net/constant/{name}"
+
+    def number(self, number: Number) -> str:
+        """Centred in float64, then float32; NaN where it is infinite."""
+        own, i = number.label, len(self.inputs)
+        self.inputs.append(helper.make_tensor_value_info(own, TensorProto.DOUBLE, ["rows", 1]))
+        offset = self.constant(f"offset{i}", TensorProto.DOUBLE, number.offset)
+        missing = self.constant(f"missing{i}", TensorProto.FLOAT, float("nan"))
+        value = self.add("Cast", [self.add("Sub", [own, offset], f"centred{i}")], f"value{i}", to=TensorProto.FLOAT)
+        return self.add("Where", [self.add("IsInf", [value], f"infinite{i}"), missing, value], f"number{i}")
+
+    def category(self, category: Category) -> str:
+        """The code of a text; of one that training never saw, 0."""
+        own, i = category.label, len(self.inputs)
+        self.inputs.append(helper.make_tensor_value_info(own, TensorProto.STRING, ["rows", 1]))
+        keys, codes = list(category.codes), list(category.codes.values())
+        encoder = {"keys_strings": keys, "values_int64s": codes, "default_int64": 0}
+        return self.add("LabelEncoder", [own], f"code{i}", domain="ai.onnx.ml", **encoder)
