@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
+from tabrun.runs.chunks import Quick, encodes_ahead
+from tabrun.runs.checkpoints import diverged
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -158,9 +161,36 @@ class Classifier(lightning.LightningModule):
         return self.trainer.lr_scheduler_configs[0].scheduler
 
 
-def diverged(loss: float, epoch: int, step: int) -> str:
-    """What is said of a training loss that is not finite."""
-    return (
-        f"the training loss is {loss} in epoch {epoch}, by step {step}: lower optimizer.lr or set "
-        "trainer.gradient_clip_val; the last checkpoint is from before it"
-    )
+class QuickClassifier(Quick, Classifier):  # type: ignore[misc]  # training_step gives no loss: backward is done
+    encoded = False  # whether `forward` is given rows that have been through the net's first layer
+
+    def training_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> None:  # type: ignore[override]
+        super().training_step(batch, batch_idx)
+        self.encoded = False
+
+    def prepared(self, rows: Any) -> Any:
+        net: Any = self.net
+        self.encoded = encodes_ahead(net.encode)
+        return net.encode(rows) if self.encoded else rows
+
+    def forward(self, rows: Any) -> Tensor:
+        net: Any = self.net
+        return net.head(net.body(rows)) if self.encoded else net(rows)
+
+    def mini_batch_loss(self, rows: Any, labels: Tensor) -> Tensor:
+        return Classifier.training_step(self, (rows, labels), 0)
+
+    def mini_batch_ended(self) -> None:
+        if self.schedule and self.schedule.interval == "step":
+            self.scheduler.step()
+
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
+        if self.schedule and self.schedule.interval == "epoch" and not self.schedule.monitor:
+            self.scheduler.step()
+
+    def configure_optimizers(self) -> Any:
+        made = super().configure_optimizers()
+        if self.schedule:
+            made["lr_scheduler"].pop("monitor")  # the Trainer steps none of them where backward is called by hand
+        return made

@@ -1,6 +1,6 @@
 """Heads: parameter-free last layers that turn what a net gives into class scores, always shaped (rows, classes).
 
-    scores -> softmax -> probabilities -> threshold or argmax -> prediction
+    scores -> softmax -> probabilities -> threshold or argmax -> prediction (the last two in tabrun)
 
 With the sigmoid head the scores of one row are [0, z], and softmax([0, z]) = [1 - sigmoid(z), sigmoid(z)]: binary
 cross-entropy on z and cross-entropy on [0, z] are the same number. So one loss and one metric path serve both heads.
@@ -49,15 +49,3 @@ def head_for(name: str, num_classes: int) -> type[Sigmoid] | type[Softmax]:
     if name not in HEADS:
         raise ValueError(f"head={name} is not a head: say auto, {' or '.join(HEADS)}")
     return HEADS[name]
-
-
-def predict(probabilities: Tensor, threshold: float | None = None) -> Tensor:
-    """Class indices (rows,) for probabilities (rows, classes).
-
-    The most probable class wins; with two classes, class 1 wins from `threshold` (0.5 when None) upwards.
-    """
-    if probabilities.shape[-1] == 2:
-        return (probabilities[..., 1] >= (0.5 if threshold is None else threshold)).long()
-    if threshold is not None:
-        raise ValueError(f"a threshold is for 2 classes, there are {probabilities.shape[-1]}")
-    return probabilities.argmax(-1)

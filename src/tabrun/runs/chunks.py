@@ -11,8 +11,6 @@ import lightning
 from lightning.pytorch import Callback
 from torch import Tensor
 
-from classify.classifier import Classifier
-
 
 class Quick(lightning.LightningModule):
     """The Trainer hands over many mini-batches as one; backward and the optimizer's steps still go through it."""
@@ -63,41 +61,6 @@ class Quick(lightning.LightningModule):
 
     def mini_batch_ended(self) -> None:
         """For what is stepped with the optimizer."""
-
-
-class QuickClassifier(Quick, Classifier):  # type: ignore[misc]  # training_step gives no loss: backward is done
-    encoded = False  # whether `forward` is given rows that have been through the net's first layer
-
-    def training_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> None:  # type: ignore[override]
-        super().training_step(batch, batch_idx)
-        self.encoded = False
-
-    def prepared(self, rows: Any) -> Any:
-        net: Any = self.net
-        self.encoded = encodes_ahead(net.encode)
-        return net.encode(rows) if self.encoded else rows
-
-    def forward(self, rows: Any) -> Tensor:
-        net: Any = self.net
-        return net.head(net.body(rows)) if self.encoded else net(rows)
-
-    def mini_batch_loss(self, rows: Any, labels: Tensor) -> Tensor:
-        return Classifier.training_step(self, (rows, labels), 0)
-
-    def mini_batch_ended(self) -> None:
-        if self.schedule and self.schedule.interval == "step":
-            self.scheduler.step()
-
-    def on_train_epoch_end(self) -> None:
-        super().on_train_epoch_end()
-        if self.schedule and self.schedule.interval == "epoch" and not self.schedule.monitor:
-            self.scheduler.step()
-
-    def configure_optimizers(self) -> Any:
-        made = super().configure_optimizers()
-        if self.schedule:
-            made["lr_scheduler"].pop("monitor")  # the Trainer steps none of them where backward is called by hand
-        return made
 
 
 def listens(callback: Callback) -> bool:

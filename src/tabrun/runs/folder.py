@@ -50,7 +50,7 @@ def lock(folder: Path) -> None:
     if place in held:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    own = FileLock(place / LOCK, thread_local=False, fallback_to_soft=False)
+    own = FileLock(place / LOCK, thread_local=False)
     try:
         own.acquire(blocking=False)
     except Timeout:

@@ -6,47 +6,54 @@ Imported whenever Hydra starts, so nothing heavy is imported up here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides
-from omegaconf import OmegaConf
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, configure_log, filter_overrides
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
 
-from tabrun.stack.launcher import Launcher, note_error
+from tabrun.stack.launcher import Launcher, note_error, outcome
 
 
-class Grid(BasicSweeper):
-    """Hydra's own sweeper, except that all batches run though a job may fail, and that a report ends them."""
+class Grid(Sweeper):
+    """Runs all batches though a job may fail, and ends with a report."""
 
     def __init__(self, max_batch_size: int | None, params: dict[str, str] | None = None) -> None:
         self.max_batch_size, self.params = max_batch_size, params or {}
 
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
+
     def sweep(self, arguments: list[str]) -> Any:
         assert self.config is not None
         assert self.launcher is not None
-        assert self.hydra_context is not None
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        batches = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), self.max_batch_size)
+        jobs = self.jobs(arguments)
         folder = Path(str(self.config.hydra.sweep.dir))
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
+        size = self.max_batch_size or len(jobs)
         returns: list[Sequence[JobReturn]] = []
-        for batch in batches:
+        for start in range(0, len(jobs), size):
+            batch = jobs[start : start + size]
             if not isinstance(self.launcher, Launcher):  # ours looks at every job before the first
                 self.validate_batch_is_legal(batch)
-            returns.append(self.launcher.launch(batch, initial_job_idx=sum(map(len, returns))))
-        failed = {i: done for i, done in enumerate(chain(*returns)) if done.status == JobStatus.FAILED}
-        if "sweep" in self.config:  # else another application's config, as in Hydra's own tests
-            configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-            for number, done in failed.items():
-                note_error(folder / str(number), done._return_value)
-            self.report(folder, dict(enumerate(chain(*batches))))
-        for done in failed.values():
-            if "rates" not in self.config.get("sweep", ()) or len(failed) == sum(map(len, returns)):
-                raise done._return_value
+            returns.append(self.launcher.launch(batch, initial_job_idx=start))
+        outcomes = {number: outcome(done) for number, done in enumerate(chain(*returns))}
+        failed = {number: found for number, found in outcomes.items() if isinstance(found, Exception)}
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        if self.launcher_builds:
+            for number, error in failed.items():
+                note_error(folder / str(number), error)
+            self.report(folder, jobs)
+        for error in failed.values():
+            if "rates" not in self.config.get("sweep", ()) or len(failed) == len(jobs):
+                raise error
         return returns
 
     def report(self, folder: Path, jobs: dict[int, list[str]]) -> None:

@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
-from classify.callbacks import Checkpoints
 from tabrun.runs.checkpoint_file import write_checkpoint
+from tabrun.runs.checkpoints import Checkpoints, diverged
 from tabrun.runs.csv_log import CsvLog
-from tabrun.tables.data import TabularData
 from tabrun.runs.folder import lock, unlock, write_json
-from classify.classifier import Classifier, diverged
+from tabrun.tables.data import TabularData
 
 
 class Member:
     """What is kept of one run: its log, its best weights, whether and why it ended."""
 
-    classifier: Classifier
+    classifier: Any
 
-    def __init__(self, config: dict[str, Any]) -> None:
-        callbacks = {
-            name: {k: v for k, v in (node or {}).items() if k != "_target_"}
-            for name, node in config["callbacks"].items()
-        }
-        stopping = callbacks.get("early_stopping")
-        self.patience = EarlyStopping(**stopping) if stopping else None
-        self.checkpoints = Checkpoints(**callbacks["checkpoints"])
+    def __init__(self, config: dict[str, Any], callbacks: Sequence[Any]) -> None:
+        self.patience = next((one for one in callbacks if isinstance(one, EarlyStopping)), None)
+        self.checkpoints: Checkpoints = next(one for one in callbacks if isinstance(one, Checkpoints))
         self.config = config
         self.best_epoch, self.epochs, self.steps = -1, 0, 0
         self.metrics: dict[str, float] = {}
@@ -38,24 +33,40 @@ class Member:
         self.contents: dict[str, dict[str, Any]] = {}  # of best.ckpt and last.ckpt
         self.error: Exception | None = None
 
-    def epoch_ended(self, values: dict[str, float], steps: int, last: bool, content: Callable[[], Any]) -> bool:
-        """Notes an epoch and, where it is the best or the member's last, its checkpoint; True when the member stops."""
-        epoch = self.epochs
+    def epoch_ended(self, values: dict[str, float], trainer: Any, content: Callable[[], Any]) -> bool:
+        """Notes an epoch and, where it is the best or the member's last, its checkpoint; True when the member stops.
+
+        trainer: of the whole stack.
+        """
+        epoch, steps = self.epochs, trainer.global_step
         self.log.append({"epoch": epoch, "step": steps - 1} | values)
         self.epochs, self.steps = epoch + 1, steps
         if not math.isfinite(values["train/loss"]):
             self.error = ValueError(diverged(values["train/loss"], epoch, steps))
             return True
-        self.checkpoints.train_loss, stop = values["train/loss"], False
-        if self.patience:
-            stop = self.patience._evaluate_stopping_criteria(torch.tensor(values[self.patience.monitor]))[0]
-            self.patience.stopped_epoch = epoch if stop else 0
+        self.checkpoints.train_loss = values["train/loss"]
+        stop = self.stops(values, trainer)
         if self.checkpoints.improved(values[self.checkpoints.monitor]):
             self.best_epoch, self.contents["best"] = epoch, content() | {"stopped": stop}
             self.metrics = {name: value for name, value in values.items() if name.startswith("val/")}
-        if stop or last:
+        if stop or self.epochs == trainer.max_epochs:
             self.contents["last"] = content() | {"stopped": stop}
         return stop
+
+    def stops(self, values: dict[str, float], trainer: Any) -> bool:
+        """Whether the member's own EarlyStopping would stop it, which is shown a Trainer of this member alone."""
+        if self.patience is None:
+            return False
+        seen = {name: torch.tensor(value) for name, value in values.items()}
+        own: Any = SimpleNamespace(
+            callback_metrics=seen, current_epoch=self.epochs - 1, state=trainer.state, strategy=trainer.strategy,
+            should_stop=False, fast_dev_run=False, sanity_checking=False, val_check_interval=1.0,
+            check_val_every_n_epoch=1,
+        )  # fmt: skip
+        if self.epochs == 1:
+            self.patience.setup(own, self.classifier, "fit")
+        self.patience.on_train_epoch_end(own, self.classifier)
+        return own.should_stop
 
     def callbacks(self) -> dict[str, Any]:
         return {one.state_key: one.state_dict() for one in (self.patience, self.checkpoints) if one}

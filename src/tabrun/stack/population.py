@@ -125,11 +125,10 @@ class Population(Quick):
         if self.rates and self.rates_interval == "epoch":
             self.rates.step([m.get(self.monitor, math.nan) for m in measured] if self.monitor else None)
             self.rates.apply(self.optimizer)
-        last = self.trainer.current_epoch + 1 == self.trainer.max_epochs
         stopped = []
         for place, i in enumerate(self.alive):
             values, content = {"train/loss": means[place], **measured[place]}, partial(self.checkpoint, place)
-            if self.members[i].epoch_ended(values, self.trainer.global_step, last, content):
+            if self.members[i].epoch_ended(values, self.trainer, content):
                 stopped.append(place)
         if stopped:
             self.drop(stopped)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.optim import Optimizer
 
-from classify.classifier import Classifier
 
 PER_MEMBER = ("lr", "weight_decay")  # arguments of optimizers that members may differ in
 
@@ -152,7 +151,7 @@ class StackedOptimizer(Optimizer):
 class Rates:
     """Each member's scheduler, on an optimizer of its own that moves nothing: it tells the member's rate."""
 
-    def __init__(self, members: Sequence[Classifier], steps: int) -> None:
+    def __init__(self, members: Sequence[Any], steps: int) -> None:
         self.schedules: list[Any] = []
         for member in members:
             optimizer = member.optimizer([nn.Parameter(torch.zeros(()))])
@@ -160,10 +159,10 @@ class Rates:
             assert schedule
             total = {schedule.total: steps} if schedule.total else {}
             self.schedules.append(schedule.make(optimizer, **total))
+            optimizer.step()  # moves nothing; a scheduler warns that is stepped before its optimizer
 
     def step(self, metrics: Sequence[Any] | None = None) -> None:
         for i, schedule in enumerate(self.schedules):
-            schedule.optimizer._opt_called = True  # or torch warns that no step was taken
             schedule.step(*([metrics[i]] if metrics else []))
 
     def settings(self, place: int) -> dict[str, Any]:

@@ -10,33 +10,34 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-from torchmetrics import Metric
 
-from classify import build
-from tabrun.tables.data import EVALUATION_BATCH, TabularData
+from tabrun.runs.build import Build, quieten, set_up
 from tabrun.runs.pace import free_memory, set_threads
 from tabrun.runs.run import record
+from tabrun.runs.train import interrupts
 from tabrun.stack.member import Member, write
 from tabrun.stack.plan import most_members
 from tabrun.stack.population import Population
+from tabrun.tables.data import EVALUATION_BATCH, TabularData
 
 log = logging.getLogger(__name__)
 
 
-def train_population(configs: list[dict[str, Any]]) -> list[Member]:
+def train_population(build: Build, configs: list[dict[str, Any]]) -> list[Member]:
     """Trains runs whose configs `stackable` has put together; each member holds its own outcome, or its error."""
     members: list[Member] = []
     alike: dict[Any, list[tuple[Member, TabularData]]] = {}
     known: dict[str, TabularData] = {}
-    metrics: dict[str, Metric] = {}  # shared, as one member after the other is measured
+    measures: Any = None  # shared, as one member after the other is measured
+    quieten()
     for config in configs:
-        members.append(member := Member(config))
+        members.append(member := Member(config, build.callbacks(config)))
         try:
-            table = table_of(config, known)
+            table = table_of(build, config, known)
             assert table.schema
             lightning.seed_everything(config["seed"], verbose=False)  # the weights that the run alone would start from
-            metrics = metrics or build.metrics(config, table.schema)
-            member.classifier = build.classifier(config, table.schema, metrics)
+            measures = measures or build.measures(config, table.schema)
+            member.classifier = build.classifier(config, table.schema, measures)
             net: Any = member.classifier.net
             if names := [name for name, _ in net.body.named_buffers()]:
                 raise ValueError(f"a net with buffers ({names[0]}) does not train in a stack: say hydra/launcher=basic")
@@ -48,12 +49,8 @@ def train_population(configs: list[dict[str, Any]]) -> list[Member]:
     for group in (part for whole in alike.values() for part in parts(whole)):
         set_threads(configs[0], group[0][0].classifier.net, len(group))
         population = Population([member for member, _ in group], [table for _, table in group])
-        quiet = {**configs[0], "callbacks": {}, "logger": {}}
-        quiet["trainer"] = {**configs[0]["trainer"], "enable_checkpointing": False}
-        try:
-            build.trainer(quiet, saved={}).fit(population)
-        except SystemExit as stop:  # Lightning's answer to Ctrl-C, with code 1, and to SIGTERM
-            raise KeyboardInterrupt("", 130 if stop.code else 143) from None
+        with interrupts():
+            build.trainer(configs[0], callbacks=[], loggers=[], enable_checkpointing=False).fit(population)
         identity = record(group[0][1], str(population.device.type))
         for member, table in group:
             if not (Path(member.config["folder"]) / "metrics.json").exists():
@@ -76,11 +73,11 @@ def parts(group: list[tuple[Member, TabularData]]) -> Iterator[list[tuple[Member
         group = group[most:]
 
 
-def table_of(config: dict[str, Any], known: dict[str, TabularData]) -> TabularData:
+def table_of(build: Build, config: dict[str, Any], known: dict[str, TabularData]) -> TabularData:
     """The data of a run; those that differ in the order of batches alone share one table in memory."""
     key = json.dumps({name: value for name, value in config["data"].items() if name != "seed"})
     if key not in known:
-        known[key] = build.data(config)
+        known[key] = set_up(build, config)
     table = copy.copy(known[key])
     table.seed = config["data"]["seed"]
     return table

@@ -19,17 +19,17 @@ def baselines(data: TabularData) -> dict[str, Any]:
     from sklearn.preprocessing import OneHotEncoder
 
     from tabrun.tables.data import take
-    from classify.nets import Encode
 
     assert data.schema
     schema, encoder = data.schema, OneHotEncoder(handle_unknown="ignore")
+    means, stds = (np.array([getattr(n, name) for n in schema.numbers]) for name in ("mean", "std"))
     indicators = [i for i, number in enumerate(schema.numbers) if number.indicator]
-    encode = Encode([n.mean for n in schema.numbers], [n.std or 1.0 for n in schema.numbers], indicators)
 
     def features(rows: Any) -> Any:
-        numbers, codes = rows if isinstance(rows, tuple) else (rows, None)
-        dense = encode(numbers).double().numpy()
-        return dense if codes is None else hstack([csr_array(dense), encoder.transform(codes.numpy())]).tocsr()
+        numbers, codes = (part.numpy() for part in rows) if isinstance(rows, tuple) else (rows.numpy(), None)
+        known = np.nan_to_num((numbers - means) / np.where(stds, stds, 1.0), nan=0.0, posinf=0.0, neginf=0.0)
+        dense = np.hstack([known, np.isnan(numbers[:, indicators])])
+        return dense if codes is None else hstack([csr_array(dense), encoder.transform(codes)]).tocsr()
 
     training, labels = take(data.rows, data.index["train"]), hard(data.labels[data.index["train"]])
     if isinstance(training, tuple):

@@ -1,0 +1,101 @@
+"""Build: what the template's module `build` makes of a config, and what the library adds to it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from lightning import Callback, LightningModule, Trainer
+    from lightning.pytorch.loggers import Logger
+    from omegaconf import DictConfig
+    from torch import nn
+
+    from tabrun.tables.data import TabularData
+    from tabrun.tables.schema import Schema
+
+Config = dict[str, Any]  # the composed config, resolved, as plain values
+
+
+class Build(Protocol):
+    """The template's module `build`, the only reader of the template's keys; it imports nothing heavy at its top.
+
+    RANGES: the least and the most of a key. CHOICES: the words that a key may be. MAY_DIFFER: keys in which runs that
+    train as one may differ.
+    """
+
+    __name__: str
+    __file__: str
+    RANGES: Mapping[str, tuple[float, float]]
+    CHOICES: Mapping[str, tuple[str | None, ...]]
+    MAY_DIFFER: Sequence[str]
+
+    def data(self, config: Config) -> Any:
+        """Gives a function (schema, batches_per_step) -> TabularData."""
+
+    def net(self, config: Config, schema: Schema) -> nn.Sequential:
+        """Gives a Sequential of encode, body and head: rows -> scores (rows, classes)."""
+
+    def measures(self, config: Config, schema: Schema) -> Any:
+        """Gives what is updated with (scores, labels), and computes {"part/name": value} for a part."""
+
+    def classifier(self, config: Config, schema: Schema, measures: Any = None) -> LightningModule:
+        """Gives a fresh module that trains `net`, with these measures or its own."""
+
+    def callbacks(self, config: Config) -> list[Callback]: ...
+
+    def loggers(self, config: Config) -> list[Logger]: ...
+
+    def trainer(self, config: Config, callbacks: list[Callback], loggers: list[Logger], **more: Any) -> Trainer: ...
+
+    def better(self, config: Mapping[str, Any]) -> str:
+        """Says what is better for the monitored metric, min or max."""
+
+    def alone(self, config: Config) -> Any:
+        """Says whether a run cannot be one of a stack."""
+
+
+def conf(build: Build) -> Path:
+    """Where the template's configs are: at the top of its tree, or in its package where that is installed."""
+    package = Path(build.__file__).parent
+    return package / "conf" if (package / "conf").is_dir() else package.parents[1] / "conf"
+
+
+def resolved(build: Build, cfg: DictConfig, folder: Path | str, test: bool) -> Config:
+    """The composed config as plain values, for a run in this folder."""
+    from omegaconf import OmegaConf
+
+    cfg.folder, cfg.test = str(folder), test
+    if os.path.isfile(cfg.data.path):  # so that the run finds its table from anywhere
+        cfg.data.path = os.path.abspath(cfg.data.path)
+    cfg.mode = build.better({str(key): value for key, value in cfg.items()})
+    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+
+
+def set_up(build: Build, config: Config, schema: Schema | None = None) -> TabularData:
+    """The data, set up; with a finished run's schema the table is read as that run read it."""
+    from tabrun.runs.pace import batches_per_step
+
+    table: TabularData = build.data(config)(schema=schema, batches_per_step=batches_per_step(config))
+    table.setup()
+    return table
+
+
+def trainer(build: Build, config: Config, saved: dict[str, Any]) -> Trainer:
+    """The Trainer with its callbacks and loggers; `saved` are the plain values that go into each checkpoint."""
+    from tabrun.runs.checkpoints import SaveWith, WholeFiles
+
+    quieten()
+    callbacks = [*build.callbacks(config), SaveWith(saved)]
+    return build.trainer(config, callbacks, build.loggers(config), plugins=[WholeFiles()])
+
+
+def quieten() -> None:
+    """Leaves out Lightning's tips, the hardware that is not there, and a warning of each fit's own making."""
+    for part in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(part).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)

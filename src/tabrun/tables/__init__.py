@@ -1,0 +1,1 @@
+"""A file becomes tensors: `TabularData.setup` reads, splits and encodes one; `read_batches` reads one of any length."""

@@ -1,0 +1,1 @@
+"""What is done with a finished run, a file a verb: one pure function, and a `main` for the command line."""
