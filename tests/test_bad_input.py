@@ -74,6 +74,7 @@ EARLY = {
     "train -m seed=range(0,1e12)": r"seed: a sweep may list 100,000 values or jobs at the most",
     "train -m seed=range(1000) data.seed=range(1000)": r"seed, data.seed: a sweep may list 100,000",
     "train -m hydra/sweeper=optuna seed=range(0,1e12)": r"seed: a sweep may list 100,000",
+    "train -m model=glob(x*)": r"model: it holds no value",
     "train -m resume=run,changed": r"resume= is for one run: leave out -m",
     "train -m rerun=run,changed": r"rerun= is for one run: leave out -m",
     "train -m seed=0,1 hydra.sweep.subdir=x": r"hydra.sweep.subdir: the folder of each job is its number: leave it out",

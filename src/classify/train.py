@@ -27,6 +27,8 @@ from tabrun.cli.keys import CONF
 
 log = logging.getLogger(__name__)
 
+DIVERGED = "the training loss ends at %.4g, above %.4g of the class shares: did it diverge? lower optimizer.lr"
+
 
 def train(config: dict[str, Any]) -> dict[str, float]:
     """Trains what a resolved config describes, writes its folder, and returns the metrics of its best weights.
@@ -35,7 +37,6 @@ def train(config: dict[str, Any]) -> dict[str, float]:
     ValueError: the data, the head and the rest of the config do not fit together.
     """
     import lightning
-    import torch
 
     from classify import build
     from tabrun.runs.resume import cut, renew, take_weights
@@ -67,19 +68,21 @@ def train(config: dict[str, Any]) -> dict[str, float]:
             trainer.fit(classifier, data, ckpt_path=resumed.path if resumed else None, weights_only=True)
             loss, least = getattr(trainer.checkpoint_callback, "train_loss", 0.0), chance(config, data.schema)
             if FIRST_PROCESS and loss > least:
-                words = (
-                    "the training loss ends at %.4g, above %.4g of the class shares: did it diverge? lower optimizer.lr"
-                )
-                log.warning(words, loss, least)
+                log.warning(DIVERGED, loss, least)
             return finish(trainer, classifier, data, config, identity)
     finally:
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
-        others = getattr(trainer.strategy.launcher, "procs", [])  # of trainer=ddp
-        while others:
-            process = others.pop()  # before it ends, or Lightning, which watches these, would kill this one too
-            process.kill()
-            process.wait()
+        end_others(trainer.strategy.launcher)
+
+
+def end_others(launcher: Any) -> None:
+    """Ends the other processes of trainer=ddp."""
+    import torch
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    others = getattr(launcher, "procs", [])
+    while others:
+        others.pop().kill()  # off the list first, or Lightning, which watches it, would kill this process too
 
 
 def finish(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep
@@ -109,11 +110,14 @@ def check_sweep(config: DictConfig) -> None:
 
     Both ends of an interval are in range, and the jobs can be counted.
     """
-    parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    parsed = parser.parse_overrides(list(config.hydra.overrides.task))
     fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
     discrete = {o.get_key_element(): o.sweep_string_iterator() for o in parsed if o.is_discrete_sweep()}
     listed = {key: list(islice(values, MOST_JOBS + 1)) for key, values in discrete.items()}
     searched, sizes = config.hydra.runtime.choices["hydra/sweeper"] == "optuna", [*map(len, listed.values())]
+    if 0 in sizes:
+        raise ValueError(f"{next(key for key, values in listed.items() if not values)}: it holds no value")
     if (max(sizes, default=1) if searched else math.prod(sizes)) > MOST_JOBS:
         raise ValueError(f"{', '.join(listed)}: a sweep may list {MOST_JOBS:,} values or jobs at the most")
     firsts = [f"{key}={values[0]}" for key, values in listed.items() if values]
