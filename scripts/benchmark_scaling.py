@@ -37,7 +37,7 @@ def parts(path: str, epochs: int) -> tuple[Any, Any, Any]:
     from tabrun.cli.keys import CONF
 
     words = ["data=parquet", f"data.path={path}", "data.target=label", f"data.batch_size={BATCH}", "mode=min"]
-    words += [f"trainer.max_epochs={epochs}", f"folder={path}.{time.monotonic_ns()}", "trainer.threads=1"]
+    words += [f"trainer.max_epochs={epochs}", f"folder={path}.{time.monotonic_ns()}", "speed.threads=1"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config: Any = OmegaConf.to_container(compose("config", words), resolve=True)
     return build, config, lambda: build.data(config)

@@ -36,7 +36,7 @@ def words(work: str, rows: int, epochs: int, validation: float) -> list[str]:
     found = ["data=clusters", f"data.read.num_features={columns}", f"data.read.num_rows={total}", "head=softmax"]
     found += [f"data.split.validation_fraction={rows * validation / total}", "data.split.test_fraction=0.01"]
     found += [f"model.hidden={hidden}", f"data.batch_size={batch_size}", f"trainer.max_epochs={epochs}", "mode=min"]
-    return [*found, "callbacks.early_stopping=null", "trainer.threads=1", "test=false"]
+    return [*found, "callbacks.early_stopping=null", "speed.threads=1", "test=false"]
 
 
 @cache
@@ -123,7 +123,7 @@ class Work:
     def compiled(self) -> float:
         """Without the seconds that torch.compile takes, which the first fit has; CUDA graphs are recorded again."""
         mode = "reduce-overhead" if self.device == "cuda" else "default"
-        return self.fit(self.config(0.01, f"trainer.compile={mode}"), self.data[0.01], times=2)
+        return self.fit(self.config(0.01, f"speed.compile={mode}"), self.data[0.01], times=2)
 
     def usual(self) -> float:
         """Lightning as templates usually write it."""

@@ -33,13 +33,13 @@ from tabrun.stack import population
 from tabrun.stack import summary# noqa: F401
 from classify.train import main as train_main
 
-COMMON = ["data=wine", "trainer.max_epochs=12", "trainer.threads=1"]
+COMMON = ["data=wine", "trainer.max_epochs=12", "speed.threads=1"]
 RUNS = [  # what has a state of its own that could be lost
     ["scheduler=one_cycle", "optimizer=adamw"],
-    ["scheduler=reduce_on_plateau", "scheduler.make.patience=0", "data.batches_per_step=1"],
-    ["model.dropout=0.3", "callbacks.checkpoints.minutes=0", "data.batches_per_step=1"],  # a checkpoint after each step
+    ["scheduler=reduce_on_plateau", "scheduler.make.patience=0", "speed.chunk=1"],
+    ["model.dropout=0.3", "callbacks.checkpoints.minutes=0", "speed.chunk=1"],  # a checkpoint after each step
     ["callbacks.early_stopping.patience=1", "monitor=val/accuracy", "callbacks.checkpoints.minutes=0"],
-    ["data.batches_per_step=2", "data.batch_size=8", "callbacks.checkpoints.minutes=0", "model.dropout=0.3"],
+    ["speed.chunk=2", "data.batch_size=8", "callbacks.checkpoints.minutes=0", "model.dropout=0.3"],
     ["callbacks.gradient_norms.every_n_steps=3", "trainer.gradient_clip_val=1.0", "callbacks.checkpoints.minutes=0"],
     ["trainer.accumulate_grad_batches=2", "scheduler=cosine", "callbacks.checkpoints.minutes=0"],
 ]

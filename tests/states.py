@@ -21,7 +21,7 @@ from optuna.storages import RDBStorage
 from tabrun.runs.folder import LOCK, STARTED
 
 CHANGES = ("os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree")
-SHORT = ["data=iris", "model=linear", "trainer.threads=1"]
+SHORT = ["data=iris", "model=linear", "speed.threads=1"]
 SWEEP = ["-m", *SHORT, "trainer.max_epochs=1", "folder=out"]
 SEARCH = ["hydra/sweeper=optuna", "optimizer.lr=interval(0.01,0.1)", "sweep.trials=3", "hydra.sweeper.max_batch_size=2"]
 KINDS = {  # the commands, one after the other; the last is the one that is watched

@@ -31,7 +31,7 @@ ODD = [
 ]
 TOO_MUCH = {  # keys that may ask for hours, other machines, or more than one process
     *("trainer.max_epochs", "trainer.num_nodes", "trainer.devices", "trainer.strategy", "model.hidden"),
-    *("sweep.trials", "trainer.compile", "trainer.accelerator", "trainer.profiler"),
+    *("sweep.trials", "speed.compile", "trainer.accelerator", "trainer.profiler"),
 }
 SMALL = ["trainer.max_epochs=1", "trainer.accelerator=cpu"]
 

@@ -97,7 +97,7 @@ def test_many_mini_batches_in_one_step_of_the_trainer_change_nothing(words: str,
     outcomes, rates = [], []
     for number in (1, 5, 64):
         folder = tmp_path / str(number)
-        outcomes.append(train(configure(folder, *words, f"data.batches_per_step={number}")))
+        outcomes.append(train(configure(folder, *words, f"speed.chunk={number}")))
         last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
         rates.append([last["optimizer_states"][0]["param_groups"][0]["lr"], last["global_step"], rows_of_log(folder)])
         outcomes[-1] |= {name: value.tolist() for name, value in last["state_dict"].items()}
@@ -119,7 +119,7 @@ def test_many_mini_batches_in_one_step_of_the_trainer_change_nothing(words: str,
         (["callbacks.early_stopping=null"], 64),
         (["+callbacks.rate={_target_: lightning.pytorch.callbacks.LearningRateMonitor}"], 1),
         (["trainer=ddp"], 1),
-        (["data.batches_per_step=7"], 7),
+        (["speed.chunk=7"], 7),
     ],
 )
 def test_the_trainer_is_handed_many_mini_batches_where_nothing_listens(words: list[str], number: int) -> None:
@@ -161,7 +161,7 @@ def test_early_stopping_and_best_checkpoint_follow_the_monitor(tmp_path: Path) -
 def test_what_needs_each_batch_is_not_given_many() -> None:
     for words in ("trainer.gradient_clip_val=1.0", "trainer.limit_train_batches=3"):
         with pytest.raises(ValueError, match="leave it out"):
-            pace.batches_per_step(configure("unused", "data.batches_per_step=4", words))
+            pace.batches_per_step(configure("unused", "speed.chunk=4", words))
 
 
 def test_the_step_of_the_classifier_is_the_one_that_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +185,7 @@ def test_a_compiled_step_learns_the_same(tmp_path: Path) -> None:
     eager = train(configure(tmp_path / "eager", *words))
     torch.compiler.reset()
     torch._dynamo.utils.counters.clear()
-    compiled = train(configure(tmp_path / "compiled", *words, "trainer.compile=default"))
+    compiled = train(configure(tmp_path / "compiled", *words, "speed.compile=default"))
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1  # the whole step, and all batches have one size
     assert compiled == pytest.approx(eager, abs=1e-4)
 
@@ -219,7 +219,7 @@ def test_better_follows_the_metric(monitor: str, mode: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "threads"), [([], 1), (["model.hidden=[512,512]", "data.batch_size=512"], 3), (["trainer.threads=2"], 2)]
+    ("words", "threads"), [([], 1), (["model.hidden=[512,512]", "data.batch_size=512"], 3), (["speed.threads=2"], 2)]
 )
 def test_threads_are_as_many_as_pay(words: list[str], threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_num_threads()

@@ -124,7 +124,7 @@ def test_a_job_of_a_sweep_goes_on_unless_it_failed_or_is_another(tmp_path: Path)
 
 
 def test_a_loss_that_is_not_finite_is_not_kept(tmp_path: Path) -> None:
-    words = ["data=iris", "data.batches_per_step=1", "callbacks.checkpoints.minutes=0", "optimizer.lr=1e30"]
+    words = ["data=iris", "speed.chunk=1", "callbacks.checkpoints.minutes=0", "optimizer.lr=1e30"]
     with pytest.raises(ValueError, match=r"the training loss is nan in epoch 0, by step 3: lower optimizer.lr"):
         train(configure(tmp_path, *words))
     content = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)

@@ -200,7 +200,7 @@ def test_what_cannot_be_stacked_trains_alone(tmp_path: Path) -> None:
         "model.dropout=0.1",
         "trainer.gradient_clip_val=1.0",
         "trainer=ddp",
-        "trainer.compile=default",
+        "speed.compile=default",
         "logger=tensorboard",
     ):
         assert key(words) is None

@@ -1,74 +1,105 @@
-"""Build: config -> data, net, classifier, trainer; the only file that calls Hydra's instantiate.
+"""Build: config -> net, loss, classifier, callbacks, Trainer; it alone reads conf/'s keys, and makes what they name.
 
-Hydra and Lightning are imported by the functions that need them: to load a finished run's net takes neither.
+Nothing heavy is imported up here, so that `--help` and the answers to mistakes come at once.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import sys
-import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from inspect import isfunction, signature
-from pathlib import Path
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
-
-from classify import nets
-from tabrun.tables.columns import FIRST_CODE
-from classify.heads import head_for
-from tabrun.runs.pace import batches_per_step, free_memory
-from tabrun.tables.schema import Schema
+from tabrun.cli.errors import UserError, value_of
 
 if TYPE_CHECKING:
-    from lightning import Trainer
-    from omegaconf import DictConfig
-    from torchmetrics import Metric
+    from lightning import Callback, Trainer
+    from lightning.pytorch.loggers import Logger
+    from torch import nn
 
-    from tabrun.tables.data import TabularData
-    from classify.classifier import Classifier
+    from classify.classifier import Classifier, Measures
+    from tabrun.tables.schema import Schema
 
-WEIGHT_BYTES = 12  # in training: itself, its gradient, and what the optimizer keeps of it
 Config = dict[str, Any]  # the composed config, resolved, as plain values
 
+RANGES: Mapping[str, tuple[float, float]] = {  # the least and the most of a number, or of each in a list
+    "model.hidden": (1, 2**24),
+    "model.dropout": (0, 0.999),
+    "optimizer.lr": (0, sys.float_info.max),
+    "optimizer.momentum": (0, 1),
+    "optimizer.weight_decay": (0, sys.float_info.max),
+    "loss.label_smoothing": (0, 1),
+    "callbacks.early_stopping.patience": (1, math.inf),
+    "trainer.max_epochs": (1, math.inf),
+    "trainer.accumulate_grad_batches": (1, math.inf),
+    "trainer.limit_train_batches": (1e-9, math.inf),
+    "trainer.limit_val_batches": (1e-9, math.inf),
+}
+CHOICES: Mapping[str, tuple[str | None, ...]] = {  # the words that a key may be
+    "head": ("auto", "sigmoid", "softmax"),
+    "scheduler.interval": (None, "step", "epoch"),
+    "trainer.precision": ("32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"),
+    "trainer.profiler": (None, "simple", "advanced", "pytorch", "xla"),
+}
+MAY_DIFFER: Sequence[str] = (  # keys in which runs that train as one may differ
+    *("optimizer.lr", "optimizer.weight_decay", "scheduler.make.max_lr"),
+    *("loss.label_smoothing", "loss.class_weights"),
+)
+STACKED = {f"torch.optim.{name}" for name in ("SGD", "Adam", "AdamW", "RMSprop")}  # optimizers that a stack plays
+WEIGHT_BYTES = 12  # in training: itself, its gradient, and what the optimizer keeps of it
 
-def resolved(cfg: DictConfig, folder: Path | str, test: bool) -> Config:
-    """The composed config as plain values, for a run in this folder."""
-    from omegaconf import OmegaConf
 
-    from tabrun.runs.earlier import absolute
+def made(key: str, node: Config, **more: Any) -> Any:
+    """What the node at this key names, made with its arguments and `more`.
 
-    absolute(cfg)
-    cfg.folder, cfg.test = str(folder), test
-    cfg.mode = better({str(key): value for key, value in cfg.items()})
-    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+    UserError: it takes no such argument, or, where it is a library's, what that says of them.
+    """
+    from hydra.utils import get_object, instantiate
+
+    own = str(node["_target_"]).partition(".")[0] in (__package__, "tabrun")
+    with value_of(key):
+        target = get_object(node["_target_"])
+    if own:
+        given = {name: value for name, value in (node | more).items() if not name.startswith("_")}
+        check_arguments(key, target, (), given, partly=bool(node.get("_partial_")))
+    with value_of(key, own):
+        return instantiate(node, **more, _convert_="all")
+
+
+def check_arguments(
+    key: str, function: Callable[..., Any], first: tuple, arguments: Mapping[str, Any], partly: bool = False
+) -> None:
+    """Raises UserError for keys of the config that `function` does not take."""
+    takes = signature(function)
+    try:
+        (takes.bind_partial if partly else takes.bind)(*first, **arguments)
+    except TypeError as error:
+        raise UserError(f"{key}: {function.__name__} {error}") from None
 
 
 def net(config: Config, schema: Schema, most: float = math.inf) -> nn.Sequential:
-    """Encode -> the model -> the head, with every size taken from the schema; ValueError for more than `most` weights.
+    """Encode -> the model -> the head, with every size taken from the schema; UserError for more than `most` weights.
 
     They are counted before any is made.
     """
+    import torch
+    from torch import nn
+
+    from classify import nets
+    from classify.heads import head_for
+
     arguments = dict(config["model"])
     target = str(arguments.pop("_target_", ""))
     module, _, name = target.rpartition(".")
     model = vars(nets).get(name)
     if module != nets.__name__ or not isfunction(model):  # nothing else may be named by a checkpoint and then called
-        raise ValueError(f"model._target_={target} is no function in {nets.__name__}: write the model there")
+        raise UserError(f"model._target_={target} is no function in {nets.__name__}: write the model there")
     check_arguments("model", model, (0, 0), arguments)
-    head = head_for(config["head"], schema.num_classes)
-    encode = nets.Encode(
-        [number.mean for number in schema.numbers],
-        [number.std or 1.0 for number in schema.numbers],  # 0: a constant that is sometimes missing
-        [i for i, number in enumerate(schema.numbers) if number.indicator],
-        [FIRST_CODE + len(category.values) for category in schema.categories],
-        [category.embedded for category in schema.categories],
-    )
+    head, encode = head_for(config["head"], schema.num_classes), nets.Encode.of(schema)
     sizes = encode.out_features, head.in_features(schema.num_classes)
     try:
         with torch.device("meta"):
@@ -76,51 +107,41 @@ def net(config: Config, schema: Schema, most: float = math.inf) -> nn.Sequential
     except Exception:  # of a model that cannot be made without numbers: the real one says what is wrong
         count = 0
     if count > most:
-        raise ValueError(f"model: {count:,} weights are too many: there is room for {most:,}: make it smaller")
-    body = model(*sizes, **arguments)
-    return nn.Sequential(OrderedDict(encode=encode, body=body, head=head()))
+        raise UserError(f"model: {count:,} weights are too many: there is room for {most:,}: make it smaller")
+    return nn.Sequential(OrderedDict(encode=encode, body=model(*sizes, **arguments), head=head()))
 
 
-def check_arguments(key: str, function: Callable[..., Any], first: tuple, arguments: Mapping[str, Any]) -> None:
-    """Raises ValueError for keys of the config that `function` does not take."""
-    try:
-        signature(function).bind(*first, **arguments)
-    except TypeError as error:
-        raise ValueError(f"{key}: {function.__name__} {error}") from None
-
-
-def data(config: Config, schema: Schema | None = None) -> TabularData:
-    """The data, set up; with a finished run's schema the table is read as that run read it."""
-    from hydra.utils import instantiate
-
-    make = instantiate(config["data"], _convert_="all", _partial_=True)
-    check_arguments("data", make.func, (), make.keywords)
+def data(config: Config) -> Any:
+    """Gives TabularData's constructor, which lacks what the library knows: the schema, batches_per_step."""
+    make = made("data", config["data"] | {"_partial_": True})
     read = make.keywords["read"]
     check_arguments("data.read", read.func, (), {"path": "", "target": "", "kinds": {}} | read.keywords)
-    table: TabularData = make(schema=schema, batches_per_step=batches_per_step(config))
-    table.setup()
-    return table
+    return make
 
 
-def metrics(config: Config, schema: Schema) -> dict[str, Metric]:
-    from hydra.utils import instantiate
+def measures(config: Config, schema: Schema) -> Measures:
+    """The loss and metrics of a run, on rows that it does not learn from."""
+    from classify.classifier import Measures
 
-    made = {name: instantiate(node, num_classes=schema.num_classes) for name, node in config["metrics"].items() if node}
-    for metric in made.values():
+    nodes = {name: node for name, node in config["metrics"].items() if node}
+    metrics = {name: made(f"metrics.{name}", node, num_classes=schema.num_classes) for name, node in nodes.items()}
+    for metric in metrics.values():
         metric.validate_args = False  # of each batch; it costs more than the counting
-    return made
+    return Measures(metrics)
 
 
 def loss(config: Config, schema: Schema) -> nn.CrossEntropyLoss:
+    """Cross-entropy on scores, with the class weights and the label smoothing that the config says."""
+    import torch
+    from torch import nn
+
     weights = config["loss"]["class_weights"]
     if weights == "balanced":
         weights = schema.balanced_weights()
     elif weights is not None:
-        numbers = isinstance(weights, list) and all(
-            isinstance(weight, int | float) and weight >= 0 for weight in weights
-        )
+        numbers = isinstance(weights, list) and all(isinstance(w, int | float) and w >= 0 for w in weights)
         if not numbers or len(weights) != schema.num_classes:
-            raise ValueError(
+            raise UserError(
                 f"loss.class_weights={weights}: say balanced, or one number for each of {list(schema.classes)}"
             )
     return nn.CrossEntropyLoss(
@@ -129,48 +150,45 @@ def loss(config: Config, schema: Schema) -> nn.CrossEntropyLoss:
     )
 
 
-def classifier(config: Config, schema: Schema, measured: dict[str, Metric] | None = None) -> Classifier:
-    """A fresh Classifier, with these metrics or its own; its weights are drawn from torch's global generator."""
-    from hydra.utils import instantiate
+def classifier(config: Config, schema: Schema, measured: Measures | None = None) -> Classifier:
+    """A fresh Classifier, with these measures or its own; its weights are drawn from torch's global generator."""
+    import torch
 
-    from classify.classifier import Classifier
-    from tabrun.runs.chunks import QuickClassifier
+    from classify.classifier import Classifier, QuickClassifier
+    from tabrun.runs.pace import batches_per_step, free_memory
 
-    optimizer = instantiate(config["optimizer"], _convert_="all")
+    optimizer = made("optimizer", config["optimizer"])
     if "fused" in optimizer.keywords and config["trainer"]["precision"] in ("bf16-true", "16-true"):
         optimizer.keywords["fused"] = False  # on the CPU torch's SGD leaves such weights as they were (pytorch#191763)
-    schedule = instantiate(config["scheduler"], _convert_="all")
+    schedule = made("scheduler", config["scheduler"]) if config["scheduler"] else None
     rehearse(optimizer, schedule)
     quick = batches_per_step(config) > 1
-    most = free_memory(config["trainer"]["accelerator"]) // WEIGHT_BYTES
     make = partial(QuickClassifier, config["data"]["batch_size"]) if quick else Classifier
-    made = make(
-        net(config, schema, most),
-        optimizer,
-        schedule,
-        loss(config, schema),
-        metrics(config, schema) if measured is None else measured,
-    )
-    if mode := config["trainer"]["compile"]:  # for two sizes, the batch's and the last one's, in each run of a process
+    most = free_memory(config["trainer"]["accelerator"]) // WEIGHT_BYTES
+    parts = net(config, schema, most), optimizer, schedule, loss(config, schema)
+    trained = make(*parts, measures(config, schema) if measured is None else measured)
+    if mode := config["speed"]["compile"]:  # for two sizes, the batch's and the last one's, in each run of a process
         options: dict[str, Any] = {"mode": mode, "dynamic": False, "isolate_recompiles": True}
-        made.batch_loss = torch.compile(made.batch_loss, **options)  # type: ignore[method-assign]
+        trained.batch_loss = torch.compile(trained.batch_loss, **options)  # type: ignore[method-assign]
     # now, as the Trainer would read a checkpoint's weights before it turns the net's into float64
-    return made.double() if config["trainer"]["precision"] == "64-true" else made
+    return trained.double() if config["trainer"]["precision"] == "64-true" else trained
 
 
 def rehearse(optimizer: Any, schedule: Any) -> None:
-    """Takes a step of both with one weight; ValueError for an optimizer or arguments that do not do."""
-    weight, key = nn.Parameter(torch.zeros(1)), "optimizer"
+    """Takes a step of both with one weight; UserError for an optimizer or arguments that do not do."""
+    import torch
+    from torch import nn
+
+    weight = nn.Parameter(torch.zeros(1))
     weight.grad = torch.zeros(1)
-    try:
+    with value_of("optimizer", own=optimizer.func.__module__.partition(".")[0] == __package__):
         optimizer([weight]).step()
-        if schedule:
-            key, made = "scheduler", optimizer([weight])
-            rates = schedule.make(made, **({schedule.total: 10} if schedule.total else {}))
-            made.step()
+    if schedule:
+        stepped = optimizer([weight])
+        with value_of("scheduler"):
+            rates = schedule.make(stepped, **({schedule.total: 10} if schedule.total else {}))
+            stepped.step()
             rates.step(*[0.0] if schedule.monitor else [])
-    except (TypeError, RuntimeError, LookupError) as error:
-        raise ValueError(f"{key}: {error}") from error
 
 
 def better(config: Mapping[str, Any]) -> str:
@@ -182,25 +200,39 @@ def better(config: Mapping[str, Any]) -> str:
     name = config["monitor"].removeprefix("val/")
     if name == "loss":
         return "min"
-    metric: Any = get_class(config["metrics"][name]["_target_"])
+    with value_of(f"metrics.{name}"):
+        metric: Any = get_class(config["metrics"][name]["_target_"])
     return "max" if metric.higher_is_better else "min"
 
 
-def trainer(config: Config, saved: dict[str, Any]) -> Trainer:
-    """The Trainer with its callbacks and loggers; `saved` are the plain values that go into each checkpoint."""
-    from hydra.utils import instantiate
+def callbacks(config: Config) -> list[Callback]:
+    """Those of the config, but for one that is never to act."""
+    wanted = {name: node for name, node in config["callbacks"].items() if node and node.get("every_n_steps") != 0}
+    return [made(f"callbacks.{name}", node) for name, node in wanted.items()]
 
-    from classify.callbacks import SaveWith, WholeFiles
 
-    for part in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(part).setLevel(logging.WARNING)  # no tips, no hardware that is not there
-    warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)  # lightning's own, each fit
-    arguments = {key: value for key, value in config["trainer"].items() if key not in ("threads", "compile")}
+def loggers(config: Config) -> list[Logger]:
+    return [made(f"logger.{name}", node) for name, node in config["logger"].items() if node]
+
+
+def trainer(config: Config, callbacks: list[Callback], loggers: list[Logger], **more: Any) -> Trainer:
+    """The Trainer of the config, with these callbacks and loggers, and `more` arguments that the library adds."""
+    import torch
+
+    arguments = dict(config["trainer"])
+    if arguments["accelerator"] == "gpu" and not torch.cuda.is_available():
+        raise UserError("trainer.accelerator=gpu: there is no GPU here: say trainer=auto, or trainer=cpu")
     arguments["enable_progress_bar"] &= sys.stderr.isatty()  # off a terminal it would print a line per refresh
-    wanted = [node for node in config["callbacks"].values() if node and node.get("every_n_steps") != 0]
-    listeners = [instantiate(node, _convert_="all") for node in wanted]
     arguments.setdefault("default_root_dir", config["folder"])
-    loggers = [instantiate(node, _convert_="all") for node in config["logger"].values() if node]
-    plugins = [*(instantiate(arguments.pop("plugins", None) or [], _convert_="all")), WholeFiles()]
-    listeners.append(SaveWith(saved))
-    return instantiate(arguments, callbacks=listeners, logger=loggers, plugins=plugins, _convert_="all")
+    return made("trainer", arguments, callbacks=callbacks, logger=loggers, **more)
+
+
+def alone(config: Config) -> bool:
+    """Whether a stack does not play a run's model or optimizer as the run alone does, or would gain nothing."""
+    import torch
+
+    random = config["model"].get("dropout") and not config["sweep"]["stack_dropout"]  # its random numbers would differ
+    products = sum(a * b for a, b in pairwise(config["model"].get("hidden", [])))
+    wide = config["data"]["batch_size"] * products > 2**27  # a step is work enough to keep a CPU busy
+    on_cpu = config["trainer"]["accelerator"] == "cpu" or not torch.cuda.is_available()
+    return bool(random or config["optimizer"]["_target_"] not in STACKED or (wide and on_cpu))

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
-from tabrun.runs.chunks import Quick, encodes_ahead
+from tabrun.cli.errors import UserError
 from tabrun.runs.checkpoints import diverged
+from tabrun.runs.chunks import Quick, encodes_ahead
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,12 @@ class Classifier(lightning.LightningModule):
         optimizer: Callable[..., Optimizer],
         schedule: Schedule | None = None,
         loss: nn.Module | None = None,
-        metrics: dict[str, Metric] | None = None,
+        measures: Measures | None = None,
     ) -> None:
         super().__init__()
         self.net, self.optimizer, self.schedule = net, optimizer, schedule
         self.loss = loss or nn.CrossEntropyLoss()
-        self.measures = Measures(metrics or {})
+        self.measures = measures or Measures({})
         self.train_loss: Tensor | float = 0.0  # logged once an epoch: self.log at each step costs 150 us
         self.train_rows = 0
 
@@ -89,7 +90,7 @@ class Classifier(lightning.LightningModule):
         return self.counted(self.batch_loss(rows, labels), len(labels))
 
     def batch_loss(self, rows: Any, labels: Tensor) -> Tensor:
-        """What backward starts from; compiled as a whole where trainer.compile says so."""
+        """What backward starts from; compiled as a whole where speed.compile says so."""
         return self.loss(self(rows), labels)
 
     def counted(self, loss: Tensor, num_rows: int) -> Tensor:
@@ -113,7 +114,7 @@ class Classifier(lightning.LightningModule):
             mean = torch.as_tensor(self.train_loss / self.train_rows, device=self.device)
             mean = self.trainer.strategy.reduce(mean)  # in trainer=ddp all fail if one does, or the others would wait
             if not mean.isfinite():
-                raise ValueError(diverged(mean.item(), self.current_epoch, self.global_step))
+                raise UserError(diverged(mean.item(), self.current_epoch, self.global_step))
             values["train/loss"] = mean
             self.train_loss, self.train_rows = 0.0, 0
         values |= self.measures.compute("val")

@@ -9,6 +9,8 @@ cross-entropy on z and cross-entropy on [0, z] are the same number. So one loss 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tabrun.cli.errors import UserError
+
 
 def at_least_float32(scores: Tensor) -> Tensor:
     """The loss needs the digits that bfloat16 and float16 do not have."""
@@ -21,7 +23,7 @@ class Sigmoid(nn.Module):
     @staticmethod
     def in_features(num_classes: int) -> int:
         if num_classes != 2:
-            raise ValueError(f"head=sigmoid is for 2 classes, the data has {num_classes}: say head=auto")
+            raise UserError(f"head=sigmoid is for 2 classes, the data has {num_classes}: say head=auto")
         return 1
 
     def forward(self, z: Tensor) -> Tensor:
@@ -47,5 +49,5 @@ def head_for(name: str, num_classes: int) -> type[Sigmoid] | type[Softmax]:
     if name == "auto":
         return Sigmoid if num_classes == 2 else Softmax
     if name not in HEADS:
-        raise ValueError(f"head={name} is not a head: say auto, {' or '.join(HEADS)}")
+        raise UserError(f"head={name} is not a head: say auto, {' or '.join(HEADS)}")
     return HEADS[name]

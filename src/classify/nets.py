@@ -4,11 +4,17 @@ To add a model, write a function `name(in_features, out_features, ...) -> nn.Mod
 whose keys are the function's other arguments.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from tabrun.cli.errors import UserError
+from tabrun.tables.columns import FIRST_CODE
+from tabrun.tables.schema import Schema
 
 
 class Encode(nn.Module):
@@ -45,6 +51,17 @@ class Encode(nn.Module):
                 embedding.weight.data *= 0.01  # as wide as torch makes them, they would drown the numbers
             self.out_features += width if learned else size - 1
 
+    @classmethod
+    def of(cls, schema: Schema) -> Encode:
+        """The layer that reads the rows of this schema."""
+        return cls(
+            [number.mean for number in schema.numbers],
+            [number.std or 1.0 for number in schema.numbers],  # 0: a constant that is sometimes missing
+            [i for i, number in enumerate(schema.numbers) if number.indicator],
+            [FIRST_CODE + len(category.values) for category in schema.categories],
+            [category.embedded for category in schema.categories],
+        )
+
     def forward(self, rows: Tensor | tuple[Tensor, Tensor]) -> Tensor:
         numbers, codes = rows if isinstance(rows, tuple) else (rows, None)
         # in place: of 64 mini-batches at once, each further tensor of this size costs more than the arithmetic
@@ -67,9 +84,7 @@ def activation_layer(name: str) -> nn.Module:
     try:
         return layer()  # type: ignore[misc]
     except TypeError:  # no such name, or one that needs arguments
-        raise ValueError(
-            f"model.activation={name} is no activation: say ReLU, GELU, SiLU, Tanh, Sigmoid, ..."
-        ) from None
+        raise UserError(f"model.activation={name} is no activation: say ReLU, GELU, SiLU, Tanh, Sigmoid, ...") from None
 
 
 def mlp(

@@ -1,6 +1,6 @@
 """The library behind a template: tables become tensors, a run is a folder, many runs train as one.
 
-It is updated as a whole and never edited by a fork; what a template hands over is said in runs/build.py. The names below
+It is updated as a whole and never edited by a fork; what a template hands over is said in runs/build.py. The NAMES
 stand in configs and checkpoints, and never move.
 """
 

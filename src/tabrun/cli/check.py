@@ -17,55 +17,40 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
+from tabrun.cli.errors import UserError, errors_that_end
+from tabrun.cli.keys import check_keys, describe, leaves, nearest, same_type, shipped
+from tabrun.runs.build import Build, conf
 from tabrun.runs.earlier import absolute, check_beside, check_earlier, check_links, resumable, said, stay_in
-from tabrun.cli.errors import errors_that_end
 from tabrun.runs.folder import LOCK, check_around, claim, lock, read_json, write_json
-from tabrun.cli.keys import CONF, check_keys, describe, leaves, nearest, same_type, shipped
 
 FIRST_PROCESS = int(os.environ.get("LOCAL_RANK", 0)) == 0  # of those that trainer=ddp starts
 
-RANGES = {  # every number at the key, of a list too: from the least to the most
-    key: bounds
-    for bounds, keys in {
-        (0, 2**32 - 1): ("seed", "data.seed", "data.split.seed"),
-        (0, 0.999): ("model.dropout",),
-        (0, 1): ("optimizer.momentum", "loss.label_smoothing"),
-        (0, sys.float_info.max): ("optimizer.lr", "optimizer.weight_decay"),
-        (0.001, 0.999): ("data.split.validation_fraction", "data.split.test_fraction"),
-        (1e-9, math.inf): ("trainer.limit_train_batches", "trainer.limit_val_batches"),
-        (1, 2**24): ("model.hidden",),
-        (2, math.inf): ("data.num_folds",),
-        (0, 10**9): ("data.read.head",),
-        (1, math.inf): (
-            *("data.batch_size", "data.batches_per_step", "callbacks.early_stopping.patience"),
-            *("trainer.max_epochs", "trainer.threads", "trainer.accumulate_grad_batches"),
-            *("sweep.max_stack", "sweep.trials"),
-        ),
-    }.items()
-    for key in keys
+RANGES: dict[str, tuple[float, float]] = {  # the least and the most of a number, or of each in a list
+    **dict.fromkeys(("seed", "data.seed", "data.split.seed"), (0, 2**32 - 1)),
+    **dict.fromkeys(("data.split.validation_fraction", "data.split.test_fraction"), (0.001, 0.999)),
+    **dict.fromkeys(("data.batch_size", "speed.chunk", "speed.threads", "sweep.max_stack"), (1, math.inf)),
+    **{"sweep.trials": (1, math.inf), "data.num_folds": (2, math.inf), "data.read.head": (0, 10**9)},
 }
-WHOLE = ("data.batches_per_step", "trainer.threads", "data.seed", "data.num_folds", "sweep.max_stack")  # or null
+WHOLE = ("speed.chunk", "speed.threads", "data.seed", "data.num_folds", "sweep.max_stack")  # or null
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "mode": ("auto", "min", "max"),
-    "head": ("auto", "sigmoid", "softmax"),
-    "trainer.precision": ("32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"),
-    "trainer.compile": (None, "default", "reduce-overhead", "max-autotune"),
-    "scheduler.interval": (None, "step", "epoch"),
-    "trainer.profiler": (None, "simple", "advanced", "pytorch", "xla"),
+    "speed.compile": (None, "default", "reduce-overhead", "max-autotune"),
 }
 MOST_JOBS = 100_000  # of a sweep
 
 
 class Guard(Callback):
-    """Hydra calls it before it writes anything."""
+    """Hydra makes it by its name, and calls it before it writes anything."""
+
+    build: Build  # the template's, as `application` says
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with errors_that_end():
             if FIRST_PROCESS:  # the others have its words and more, and share its folder
                 check_beside(config)
             if config.hydra.runtime.choices["hydra/sweeper"] == "optuna":
-                raise ValueError("hydra/sweeper=optuna searches with many runs: add -m")
-            check_values(config, config.hydra.runtime.choices)
+                raise UserError("hydra/sweeper=optuna searches with many runs: add -m")
+            check_values(config, config.hydra.runtime.choices, self.build)
             if config.resume is not None:
                 stay_in(resumable(str(config.resume)), config)
             with read_write(config):
@@ -89,7 +74,7 @@ class Guard(Callback):
             if file.exists() and read_json(file, list[str]) == words:
                 check_links(file.parent, config.trust)
                 return lock(file.parent)  # the same sweep goes on: its finished jobs are skipped
-            check_sweep(config)
+            check_sweep(config, self.build)
             if os.path.lexists(file.with_name(LOCK)):
                 check_links(file.parent, config.trust)
             claim(file.parent)
@@ -97,15 +82,15 @@ class Guard(Callback):
 
 
 def check_multirun(config: DictConfig) -> None:
-    """Raises ValueError for what belongs to one run, or would have all jobs write in one folder."""
+    """Raises UserError for what belongs to one run, or would have all jobs write in one folder."""
     keys = said(config.hydra.overrides.task) | {*(config.hydra.sweeper.get("params") or {})}
     if again := [key for key in ("resume", "rerun") if config[key] is not None or key in keys]:
-        raise ValueError(f"{again[0]}= is for one run: leave out -m (a sweep goes on when it is started again)")
+        raise UserError(f"{again[0]}= is for one run: leave out -m (a sweep goes on when it is started again)")
     if "hydra.sweep.subdir" in said(config.hydra.overrides.hydra):
-        raise ValueError("hydra.sweep.subdir: the folder of each job is its number: leave it out")
+        raise UserError("hydra.sweep.subdir: the folder of each job is its number: leave it out")
 
 
-def check_sweep(config: DictConfig) -> None:
+def check_sweep(config: DictConfig, build: Build) -> None:
     """Composes with the first value of each swept key, and with every choice of a swept group: their names exist.
 
     Both ends of an interval are in range, and the jobs can be counted.
@@ -117,25 +102,25 @@ def check_sweep(config: DictConfig) -> None:
     listed = {key: list(islice(values, MOST_JOBS + 1)) for key, values in discrete.items()}
     searched, sizes = config.hydra.runtime.choices["hydra/sweeper"] == "optuna", [*map(len, listed.values())]
     if 0 in sizes:
-        raise ValueError(f"{next(key for key, values in listed.items() if not values)}: it holds no value")
+        raise UserError(f"{next(key for key, values in listed.items() if not values)}: it holds no value")
     if (max(sizes, default=1) if searched else math.prod(sizes)) > MOST_JOBS:
-        raise ValueError(f"{', '.join(listed)}: a sweep may list {MOST_JOBS:,} values or jobs at the most")
+        raise UserError(f"{', '.join(listed)}: a sweep may list {MOST_JOBS:,} values or jobs at the most")
     firsts = [f"{key}={values[0]}" for key, values in listed.items() if values]
     for override in parsed:
         if isinstance(interval := override.value(), IntervalSweep):
             if not searched:
-                raise ValueError(f"{override.input_line} is to be searched: add hydra/sweeper=optuna, or list values")
+                raise UserError(f"{override.input_line} is to be searched: add hydra/sweeper=optuna, or list values")
             for end in (interval.start, interval.end):
                 found = compose("config", [*fixed, *firsts, f"{override.get_key_element()}={end}"])
-                check_values(found, config.hydra.runtime.choices)
+                check_values(found, config.hydra.runtime.choices, build)
         elif override.is_sweep_override():
             values = listed[override.get_key_element()]
-            for value in values if (CONF / override.key_or_group).is_dir() else values[:1]:
+            for value in values if (conf(build) / override.key_or_group).is_dir() else values[:1]:
                 compose("config", [*fixed, f"{override.get_key_element()}={value}"])
 
 
-def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
-    """Raises ValueError for a value whose type differs from the one it overrides, or that is out of its range.
+def check_values(cfg: DictConfig, choices: Mapping[str, Any], build: Build) -> None:
+    """Raises UserError for a value whose type differs from the one it overrides, or that is out of its range.
 
     choices: those that were made of each config group.
     """
@@ -147,69 +132,69 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any]) -> None:
     types, sections = shipped(*chosen)
     for key in sections:
         if not OmegaConf.is_dict(cfg.get(key)):
-            raise ValueError(f"{key} cannot be left out as a whole: set {key}.NAME=null for what is not wanted")
+            raise UserError(f"{key} cannot be left out as a whole: set {key}.NAME=null for what is not wanted")
     check_keys(cfg, types)
     groups = {key.rpartition(".")[0] for key in types}
     for key, value in leaves(cfg):
         if isinstance(value, str) and "${" in value:
             value = OmegaConf.select(cfg, key)
         if key in groups and value:
-            raise ValueError(f"{key}={value} is not a group of keys")
+            raise UserError(f"{key}={value} is not a group of keys")
         if value == "???" or (value == "" and types.get(key)):
-            raise ValueError(f"{key} has no value: add {key}=...")
+            raise UserError(f"{key} has no value: add {key}=...")
         if key in types and not same_type(value, types[key]):
-            raise ValueError(f"{key}={value} is not {describe(types[key])}, as in {key}={types[key]}")
+            raise UserError(f"{key}={value} is not {describe(types[key])}, as in {key}={types[key]}")
         if key in WHOLE and value is not None and type(value) is not int:
-            raise ValueError(f"{key}={value} is not a whole number")
-        check_range(key, value)
+            raise UserError(f"{key}={value} is not a whole number")
+        check_range(key, value, {**RANGES, **build.RANGES})
     nodes = {f"{key}.{name}": node for key in ("callbacks", "logger", "metrics") for name, node in cfg[key].items()}
     for key, node in (nodes | {"optimizer": cfg.get("optimizer"), "scheduler": cfg.get("scheduler")}).items():
         if node and not (OmegaConf.is_dict(node) and "_target_" in node and key.count(".") < 2):
-            raise ValueError(f"{key} is nothing that can be made: it needs a _target_, and a name without dots")
+            raise UserError(f"{key} is nothing that can be made: it needs a _target_, and a name without dots")
     check_monitors(cfg)
     check_earlier(cfg)
     if "loss" in cfg.metrics:
-        raise ValueError("metrics.loss: this name is taken by the cross-entropy: call the metric something else")
+        raise UserError("metrics.loss: this name is taken by the cross-entropy: call the metric something else")
     if not cfg.callbacks.get("checkpoints"):
-        raise ValueError("callbacks.checkpoints cannot be left out: a run is read back from them")
-    for key, words in CHOICES.items():
+        raise UserError("callbacks.checkpoints cannot be left out: a run is read back from them")
+    for key, words in {**CHOICES, **build.CHOICES}.items():
         if not OmegaConf.is_dict(value := OmegaConf.select(cfg, key)) and value not in words:
-            raise ValueError(f"{key}={value} is not one of {', '.join(word or 'null' for word in words)}")
-    if cfg.trainer.compile not in (None, "default") and cfg.trainer.accumulate_grad_batches != 1:
-        raise ValueError(
-            f"trainer.compile={cfg.trainer.compile} replays CUDA graphs, which write over gradients that "
-            "trainer.accumulate_grad_batches keeps: say trainer.compile=default"
+            raise UserError(f"{key}={value} is not one of {', '.join(word or 'null' for word in words)}")
+    if cfg.speed.compile not in (None, "default") and cfg.trainer.accumulate_grad_batches != 1:
+        raise UserError(
+            f"speed.compile={cfg.speed.compile} replays CUDA graphs, which write over gradients that "
+            "trainer.accumulate_grad_batches keeps: say speed.compile=default"
         )
     if "::" in os.path.abspath(str(cfg.folder)):
-        raise ValueError(f"folder={cfg.folder}: a run's path must not hold ::, which stands for two: name another")
+        raise UserError(f"folder={cfg.folder}: a run's path must not hold ::, which stands for two: name another")
     if choices["data"] in ("csv", "parquet") and not Path(str(cfg.data.path)).expanduser().is_file():
-        raise ValueError(f"data.path={cfg.data.path}: there is no such file")
+        raise UserError(f"data.path={cfg.data.path}: there is no such file")
 
 
-def check_range(key: str, value: Any) -> None:
-    """Raises ValueError for a number, or one of a list, that the key may not have."""
-    low, high = RANGES.get(key, (-math.inf, math.inf))
+def check_range(key: str, value: Any, ranges: Mapping[str, tuple[float, float]]) -> None:
+    """Raises UserError for a number, or one of a list, that the key may not have."""
+    low, high = ranges.get(key, (-math.inf, math.inf))
     for number in value if isinstance(value, list) else [value]:
         if isinstance(number, int) and abs(number) >= 2**63:
-            raise ValueError(f"{key}={value} is out of range: it has more than 64 bits")
-        if isinstance(number, str) and key in RANGES:
-            raise ValueError(f"{key}={value} is not a number")
+            raise UserError(f"{key}={value} is out of range: it has more than 64 bits")
+        if isinstance(number, str) and key in ranges:
+            raise UserError(f"{key}={value} is not a number")
         if isinstance(number, int | float) and not low <= number <= high:
             bounds = f"at least {low}" if high in (math.inf, sys.float_info.max) else f"from {low} to {high}"
-            raise ValueError(f"{key}={value} is out of range: it must be {bounds}")
+            raise UserError(f"{key}={value} is out of range: it must be {bounds}")
 
 
 def check_monitors(cfg: DictConfig) -> None:
-    """Raises ValueError for a metric that is watched and that nothing measures."""
+    """Raises UserError for a metric that is watched and that nothing measures."""
     names: list[str] = [f"val/{name}" for name in ("loss", *(name for name, metric in cfg.metrics.items() if metric))]
     if cfg.monitor not in names:
-        raise ValueError(
+        raise UserError(
             f"monitor={cfg.monitor} is not measured{nearest(str(cfg.monitor), names)}: there are {', '.join(names)}"
         )
     nodes = {f"callbacks.{name}": node for name, node in cfg.callbacks.items()} | {"scheduler": cfg.scheduler}
     for key, node in nodes.items():
         if node and node.get("monitor", "train/loss") not in ("train/loss", *names):
-            raise ValueError(f"{key}.monitor={node.monitor} is not measured: there are {', '.join(names)}")
+            raise UserError(f"{key}.monitor={node.monitor} is not measured: there are {', '.join(names)}")
 
 
 def in_sweep() -> bool:

@@ -13,8 +13,11 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 FULL_ERRORS = "HYDRA_FULL_ERROR" in os.environ  # asked for: tracebacks as they come
-NO_MEMORY = "can't allocate memory"  # a RuntimeError of torch on the CPU
-COMPILER = ("InductorError", "BackendCompilerFailed", "TritonMissing", "GPUTooOldForTriton")
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class UserError(ValueError):
+    """What is said to a person, who can mend it: one line and exit code 1. Every other error is a bug's."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,9 +38,6 @@ def at_home(word: str) -> str:
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Turns errors that a person can mend into one line on stderr and exit code 1; bugs keep their traceback."""
-    if FULL_ERRORS:
-        yield
-        return
     try:
         yield
         if not sys.stdout.closed:
@@ -49,15 +49,16 @@ def one_line_errors() -> Iterator[None]:
         said, code = (*stop.args, 130)[:2] if stop.args else ("", 130)
         print(f"interrupted{': ' if said else ''}{said}", file=sys.stderr)
         sys.exit(code)
-    except BaseException as error:
-        if (words := explained(error)) is None:
+    except Exception as error:
+        words = explained(error)
+        if words is None or FULL_ERRORS:
             raise
         sys.exit(f"error: {in_one_line(words)}")
 
 
 @contextmanager
 def errors_that_end() -> Iterator[None]:
-    """Ends the process on any error, as Hydra makes a warning of what a callback raises, unless it is SystemExit."""
+    """Ends the process on any error, as Hydra goes on after one in a callback, and takes a task's for its own."""
     try:
         with one_line_errors():
             yield
@@ -68,25 +69,29 @@ def errors_that_end() -> Iterator[None]:
 
 def explained(error: BaseException) -> str | None:
     """What is wrong and what to do, if a person can mend it."""
-    if type(error).__module__.split(".")[0] in ("hydra", "omegaconf", "yaml"):
-        from tabrun.cli.keys import explain  # not above, as it takes 0.1 s, and predict needs no Hydra
-
-        return explain(error)  # type: ignore[arg-type]
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or NO_MEMORY in str(error):
-        return f"out of memory: lower data.batch_size or model.hidden: {error}"
-    if isinstance(error, OSError):
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        hint = "the disk, or that of $TMPDIR, is full; what was written before is whole: free some space and go on"
-        return f"{error}: {hint}" if full else str(error)
-    if isinstance(error, ValueError):
-        return str(error) or str(error.__cause__)
-    if type(error).__name__ == "PanicException":  # of polars, which predict alone imports early
-        return f"polars cannot go on with this table: {error}: write it anew"
-    if type(error).__name__ == "MisconfigurationException":  # of Lightning, which takes seconds to import
+    if isinstance(error, UserError):
         return str(error)
-    if type(error).__name__ in COMPILER:
-        return f"trainer.compile: {str(error).partition(chr(10) * 2)[0]}"
+    if isinstance(error, OSError) and error.errno in FULL_DISK:
+        hint = "the disk, or that of $TMPDIR, is full; what was written before is whole: free some space and go on"
+        return f"{error}: {hint}"
     return None
+
+
+@contextmanager
+def value_of(key: str, own: bool = False) -> Iterator[None]:
+    """Turns what a library says of a person's value into a UserError that names its key.
+
+    own: what is made is the template's own, whose errors are bugs and keep their traceback.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if own:
+            raise
+        reason = error.__cause__ or error  # Hydra's says where it was called
+        raise UserError(f"{key}: {str(reason) or type(reason).__name__}") from error
 
 
 def visible(text: str) -> str:

@@ -1,9 +1,8 @@
 """Keys: those that the config has, the nearest right one, and what Hydra's errors about them mean."""
 
 import difflib
-import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,46 +10,69 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import InstantiationException, OverrideParseException
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
+from tabrun.cli.errors import UserError
+
 MEANT = {"learning_rate": "optimizer.lr", "epochs": "trainer.max_epochs", "layers": "model.hidden"}  # too far to guess
-CONF = Path(__file__).parents[2] / "conf"
+MISSING = object()
 
 
-def explain(error: Exception) -> str:
-    """The error's own words, except where Hydra's can be made to say what to do."""
-    text = str(error) or str(error.__cause__)
-    if isinstance(error, InstantiationException) and error.__cause__:
-        if "gpu backend found" in text:
-            return "trainer.accelerator=gpu: there is no GPU here: say trainer=auto, or trainer=cpu"
-        key = re.search(r"full_key: (\S+)", text)
-        return f"{key[1] + ': ' if key else ''}{error.__cause__}"
-    if wrong := re.search(r"Could not override '([^']+)'", text):
-        word = wrong[1].lstrip("+~").split("@")[0]
-        if meant := MEANT.get(word.rsplit(".", 1)[-1]):
-            return f"there is no key {word} (did you mean {meant}?)"
-        return f"there is no key {word}{'' if word.startswith('hydra.') else nearest(word, known_keys())}"
-    if absent := re.search(r"Could not find '([^']+)/([^']*)'", text):
-        options = sorted(path.stem for path in (CONF / absent[1]).glob("*.yaml"))
-        if options:
-            return f"there is no {absent[1]}={absent[2]}{nearest(absent[2], options)}: there are {', '.join(options)}"
+def explain(error: Exception, conf: Path) -> str:
+    """What is wrong with what was typed; for what is not told from that, the error's own words.
+
+    conf: the folder of the configs.
+    """
     if isinstance(error, OverrideParseException):
         reason = error.message.splitlines()[0]
         return f"cannot read {error.override!r} ({reason}): say KEY=VALUE, with odd text quoted: \"KEY='VALUE'\""
-    return text
+    if isinstance(error, HydraException):
+        groups = {path.name: sorted(file.stem for file in path.glob("*.yaml")) for path in conf.iterdir()}
+        for override in parsed_words():
+            if found := wrong_word(override, groups, conf):
+                return found
+    return str(error) or str(error.__cause__)
 
 
-def known_keys() -> list[str]:
-    """Every key that can be overridden, with the groups that the command line chooses."""
-    overrides = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
+def wrong_word(override: Override, groups: Mapping[str, list[str]], conf: Path) -> str | None:
+    """What is wrong with a word that chooses what is not there, or gives a value to a key that is not there."""
+    key = override.key_or_group
+    if options := groups.get(key):
+        values = override.sweep_string_iterator() if override.is_discrete_sweep() else [override.value()]
+        for value in values:
+            for name in value if isinstance(value, list) else [value]:
+                if name is not None and str(name) not in options:
+                    return f"there is no {key}={name}{nearest(str(name), options)}: there are {', '.join(options)}"
+    elif override.type in (OverrideType.CHANGE, OverrideType.DEL) and not override.is_hydra_override():
+        known = [*groups, *known_keys(conf, groups)]
+        if key not in known and not any(name.startswith(f"{key}.") for name in known):
+            meant = MEANT.get(key.rsplit(".", 1)[-1])
+            return f"there is no key {key}{f' (did you mean {meant}?)' if meant else nearest(key, known)}"
+    elif override.is_hydra_override() and override.type == OverrideType.CHANGE:
+        with initialize_config_dir(str(conf), version_base="1.3"):
+            config = compose("config", [], return_hydra_config=True)
+        if "/" not in key and OmegaConf.select(config, key, default=MISSING) is MISSING:
+            return f"there is no key {key}"
+    return None
+
+
+def parsed_words() -> list[Override]:
+    """The overrides of this command line."""
+    return OverridesParser.create().parse_overrides([w for w in sys.argv[1:] if "=" in w and not w.startswith("-")])
+
+
+def known_keys(conf: Path, groups: Container[str]) -> list[str]:
+    """Every key that can be overridden, with the groups that the command line chooses, as far as they are there."""
+    chosen = [o for o in parsed_words() if o.key_or_group in groups and not o.is_sweep_override()]
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        parsed = OverridesParser.create().parse_overrides(overrides)
-        chosen = [o.input_line for o in parsed if (CONF / o.key_or_group).is_dir() and not o.is_sweep_override()]
-        cfg = compose("config", [line for line in chosen if line])
-    groups = [path.name for path in CONF.iterdir() if path.is_dir()]
-    return groups + [key for key, _ in leaves(cfg)]
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        try:
+            cfg = compose("config", [str(o.input_line) for o in chosen])
+        except HydraException:  # one of these is wrong too
+            cfg = compose("config", [])
+    return [key for key, _ in leaves(cfg)]
 
 
 def leaves(cfg: DictConfig) -> Iterator[tuple[str, Any]]:
@@ -75,7 +97,7 @@ def shipped(*chosen: str) -> tuple[dict[str, Any], list[str]]:
 
 
 def check_keys(cfg: DictConfig, types: Mapping[str, Any]) -> None:
-    """Raises ValueError for a shipped key that was taken out, unless something else is called, or became a group.
+    """Raises UserError for a shipped key that was taken out, unless something else is called, or became a group.
 
     types: the shipped values by key.
     """
@@ -85,9 +107,9 @@ def check_keys(cfg: DictConfig, types: Mapping[str, Any]) -> None:
         if not OmegaConf.is_dict(node):
             continue
         if name not in node.keys() and node.get("_target_") in (None, types.get(f"{group}._target_")):  # noqa: SIM118
-            raise ValueError(f"{key} cannot be left out: say {key}=...")
+            raise UserError(f"{key} cannot be left out: say {key}=...")
         if OmegaConf.is_dict(found := OmegaConf.select(node, name)) and "_target_" not in found:
-            raise ValueError(f"{key}={found} is a group of keys, not one value, as in {key}={value}")
+            raise UserError(f"{key}={found} is a group of keys, not one value, as in {key}={value}")
 
 
 def same_type(value: Any, default: Any) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,7 +28,7 @@ class Build(Protocol):
     """
 
     __name__: str
-    __file__: str
+    __file__: str | None
     RANGES: Mapping[str, tuple[float, float]]
     CHOICES: Mapping[str, tuple[str | None, ...]]
     MAY_DIFFER: Sequence[str]
@@ -37,8 +36,8 @@ class Build(Protocol):
     def data(self, config: Config) -> Any:
         """Gives a function (schema, batches_per_step) -> TabularData."""
 
-    def net(self, config: Config, schema: Schema) -> nn.Sequential:
-        """Gives a Sequential of encode, body and head: rows -> scores (rows, classes)."""
+    def net(self, config: Config, schema: Schema, most: float = ...) -> nn.Sequential:
+        """Gives a Sequential of encode, body and head, rows -> scores (rows, classes), of at most so many weights."""
 
     def measures(self, config: Config, schema: Schema) -> Any:
         """Gives what is updated with (scores, labels), and computes {"part/name": value} for a part."""
@@ -55,13 +54,13 @@ class Build(Protocol):
     def better(self, config: Mapping[str, Any]) -> str:
         """Says what is better for the monitored metric, min or max."""
 
-    def alone(self, config: Config) -> Any:
-        """Says whether a run cannot be one of a stack."""
+    def alone(self, config: Config) -> bool:
+        """Says whether a run cannot be one of a stack, or would gain nothing."""
 
 
 def conf(build: Build) -> Path:
     """Where the template's configs are: at the top of its tree, or in its package where that is installed."""
-    package = Path(build.__file__).parent
+    package = Path(str(build.__file__)).parent
     return package / "conf" if (package / "conf").is_dir() else package.parents[1] / "conf"
 
 
@@ -69,9 +68,10 @@ def resolved(build: Build, cfg: DictConfig, folder: Path | str, test: bool) -> C
     """The composed config as plain values, for a run in this folder."""
     from omegaconf import OmegaConf
 
+    from tabrun.runs.earlier import absolute
+
+    absolute(cfg)
     cfg.folder, cfg.test = str(folder), test
-    if os.path.isfile(cfg.data.path):  # so that the run finds its table from anywhere
-        cfg.data.path = os.path.abspath(cfg.data.path)
     cfg.mode = build.better({str(key): value for key, value in cfg.items()})
     return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
 
@@ -85,13 +85,16 @@ def set_up(build: Build, config: Config, schema: Schema | None = None) -> Tabula
     return table
 
 
-def trainer(build: Build, config: Config, saved: dict[str, Any]) -> Trainer:
-    """The Trainer with its callbacks and loggers; `saved` are the plain values that go into each checkpoint."""
+def trainer_of(build: Build, config: Config, saved: dict[str, Any], start: dict[str, Any] | None = None) -> Trainer:
+    """The Trainer with its callbacks and loggers.
+
+    saved: plain values that go into each checkpoint. start: the content of the last.ckpt that it will ask for first.
+    """
     from tabrun.runs.checkpoints import SaveWith, WholeFiles
 
     quieten()
     callbacks = [*build.callbacks(config), SaveWith(saved)]
-    return build.trainer(config, callbacks, build.loggers(config), plugins=[WholeFiles()])
+    return build.trainer(config, callbacks, build.loggers(config), plugins=[WholeFiles(start)])
 
 
 def quieten() -> None:

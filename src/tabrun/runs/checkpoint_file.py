@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tabrun.cli.errors import UserError
 from tabrun.runs.folder import fits, write_whole
 from tabrun.tables.schema import Schema
 from tabrun.tables.values import columns_of
@@ -36,7 +37,7 @@ KINDS: dict[str, Any] = {
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
-    """The content of one of our checkpoints, its schema as a Schema; ValueError for any other or damaged file.
+    """The content of one of our checkpoints, its schema as a Schema; UserError for any other or damaged file.
 
     Nothing but tensors and plain values is unpickled, and no more of them than the file holds.
     """
@@ -49,12 +50,12 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
                 raise zipfile.BadZipFile(damaged)
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # both raise a dozen kinds for a damaged file, from EOFError to UnpicklingError
-        raise ValueError(f"{file} is not a whole checkpoint ({type(error).__name__}): take it from a copy") from error
+        raise UserError(f"{file} is not a whole checkpoint ({type(error).__name__}): take it from a copy") from error
     try:
         check_content(content, file.stat().st_size)
         return content | {"schema": Schema.from_plain(content["schema"])}
-    except ValueError as error:
-        raise ValueError(f"{file} is not a checkpoint of this project: {error}") from None
+    except UserError as error:
+        raise UserError(f"{file} is not a checkpoint of this project: {error}") from None
 
 
 def write_checkpoint(content: dict[str, Any], file: Path) -> None:
@@ -66,25 +67,25 @@ def write_checkpoint(content: dict[str, Any], file: Path) -> None:
 
 
 def check_content(content: Any, size: int) -> None:
-    """Raises ValueError where what is read back is of another type, or larger than its file, of `size` bytes."""
+    """Raises UserError where what is read back is of another type, or larger than its file, of `size` bytes."""
     for key, kind in KINDS.items():
         value = content
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         if not fits(value, kind):
-            raise ValueError(f"{key} is missing, or not what a run writes")
+            raise UserError(f"{key} is missing, or not what a run writes")
     if not is_plain([content["config"], content["schema"], content["record"]], 10 * size):
-        raise ValueError("its config, schema or record is not plain")
+        raise UserError("its config, schema or record is not plain")
     ids, target = (columns_of(content["config"]["data"].get(key)) for key in ("id", "target"))
     if target != columns_of(content["schema"].get("target")) or len(set(ids)) < len(ids):
-        raise ValueError("its config and its schema have another target, or an id is twice there")
+        raise UserError("its config and its schema have another target, or an id is twice there")
     weights = content["state_dict"].values()
     dense = all(weight.layout == torch.strided and weight.device.type == "cpu" for weight in weights)
     odd = any(weight.is_quantized or weight.is_nested for weight in weights)
     if (
         odd or not dense or sum(weight.numel() * weight.itemsize for weight in weights) > 2 * size
     ):  # 2: they may be tied
-        raise ValueError("its weights are not dense, or more than it holds")
+        raise UserError("its weights are not dense, or more than it holds")
 
 
 def is_plain(values: Any, most: int) -> bool:

@@ -12,12 +12,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import grad_norm
-from torch.optim import Optimizer
 
+from tabrun.runs.checkpoint_file import read_checkpoint, write_checkpoint
 from tabrun.runs.csv_log import CsvLog
 from tabrun.runs.folder import alias
-from tabrun.runs.run import read_checkpoint, write_checkpoint
 
 
 class Checkpoints(Checkpoint):
@@ -128,11 +126,15 @@ class WholeFiles(TorchCheckpointIO):
     Lightning's own passes them through the folder for temporary files, which may be full, or of another disk.
     """
 
+    def __init__(self, start: dict[str, Any] | None = None) -> None:
+        self.start = start  # what the first file that is asked for holds, if it has been read already
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         write_checkpoint(checkpoint, Path(path))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
-        return read_checkpoint(Path(path))
+        start, self.start = self.start, None
+        return read_checkpoint(Path(path)) if start is None else start
 
 
 class SaveWith(Callback):

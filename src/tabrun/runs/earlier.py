@@ -8,24 +8,25 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from tabrun.cli.errors import UserError
 from tabrun.runs.folder import STARTED, checkpoint_file
 
 MORE = ("trainer.max_epochs", "callbacks.early_stopping.patience")  # what a finished run may be given more of
 BESIDE: dict[str, tuple[str, ...]] = {  # keys that may be said beside one whose config is the run's own
     "rerun": ("folder", "test", "trust"),
-    "resume": (*MORE, "trainer.threads", "callbacks.checkpoints.minutes", "logger", "test", "trust"),
+    "resume": (*MORE, "speed.threads", "callbacks.checkpoints.minutes", "logger", "test", "trust"),
 }
 
 
 def check_earlier(config: DictConfig) -> None:
-    """Raises ValueError where `rerun` or `init_from` is not an earlier run."""
+    """Raises UserError where `rerun` or `init_from` is not an earlier run."""
     for key in ("rerun", "init_from"):
         if (path := config[key]) is None:
             continue
         if not Path(str(path)).exists():
-            raise ValueError(f"{key}={path}: there is no checkpoint and no run's folder of this name")
+            raise UserError(f"{key}={path}: there is no checkpoint and no run's folder of this name")
         if key == "rerun" and not (Path(str(path)) / "metrics.json").exists():
-            raise ValueError(f"rerun={path} is no finished run: it has no metrics.json to compare with")
+            raise UserError(f"rerun={path} is no finished run: it has no metrics.json to compare with")
         checkpoint_file(path)
 
 
@@ -45,12 +46,12 @@ def stay_in(folder: Path, config: DictConfig) -> None:
 
 
 def check_links(folder: Path, trust: bool) -> None:
-    """Raises ValueError, unless `trust`, for a folder in which anything leads out of it: it would be written there."""
+    """Raises UserError, unless `trust`, for a folder in which anything leads out of it: it would be written there."""
     for place, folders, files in os.walk(folder):
         for name in () if trust else (*folders, *files):
             mode = os.lstat(path := Path(place, name)).st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise ValueError(f"{path} is a link, or no file: take it away, or if it is yours say trust=true")
+                raise UserError(f"{path} is a link, or no file: take it away, or if it is yours say trust=true")
 
 
 def said(words: Iterable[str]) -> set[str]:
@@ -59,16 +60,16 @@ def said(words: Iterable[str]) -> set[str]:
 
 
 def check_beside(config: DictConfig) -> None:
-    """Raises ValueError for what is said beside `rerun` or `resume` and would be taken from the run itself."""
+    """Raises UserError for what is said beside `rerun` or `resume` and would be taken from the run itself."""
     keys = said(config.hydra.overrides.task)
     for verb, allowed in BESIDE.items():
         if config[verb] is not None and (wrong := sorted(keys - {verb, *allowed})):
-            raise ValueError(
+            raise UserError(
                 f"{verb}={config[verb]} takes {wrong[0]} from the run itself: leave it out; beside {verb} there may be "
                 f"{', '.join(allowed)}"
             )
     if config.resume is not None and not keys & set(MORE) and (Path(str(config.resume)) / "metrics.json").exists():
-        raise ValueError(f"resume={config.resume} is finished: raise {' or '.join(MORE)}, or say rerun= to repeat it")
+        raise UserError(f"resume={config.resume} is finished: raise {' or '.join(MORE)}, or say rerun= to repeat it")
 
 
 def resumable(name: str) -> Path:
@@ -78,12 +79,12 @@ def resumable(name: str) -> Path:
         marks = [*Path("outputs").rglob(STARTED)]
         marks = [file for file in marks if was_cut(file.parents[1])]
         if not marks:
-            raise ValueError("resume=latest: there is no unfinished run under outputs/: name its folder")
+            raise UserError("resume=latest: there is no unfinished run under outputs/: name its folder")
         folder = max(marks, key=lambda file: file.stat().st_mtime).parents[1]
     if not folder.is_dir():
-        raise ValueError(f"resume={name}: there is no run's folder of this name")
+        raise UserError(f"resume={name}: there is no run's folder of this name")
     if not any((folder / file).exists() for file in (STARTED, "checkpoints/last.ckpt")):
-        raise ValueError(f"resume={name} holds nothing to go on from: start the run again with folder={name}")
+        raise UserError(f"resume={name} holds nothing to go on from: start the run again with folder={name}")
     return folder
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, BinaryIO, get_args, get_origin, get_type_hints
 
+from tabrun.cli.errors import UserError
+
 MOST_JSON = 2**24  # bytes of a file of ours
 LOCK, STARTED = ".lock", ".hydra/overrides.yaml"  # the last that Hydra writes before a run
 
@@ -19,9 +21,9 @@ held: dict[Path, Any] = {}  # by folder that this process writes in: its lock, w
 
 
 def claim(folder: Path) -> None:
-    """Makes `folder` and locks it; ValueError when anything is in it, or another process has it."""
+    """Makes `folder` and locks it; UserError when anything is in it, or another process has it."""
     if folder.is_file():
-        raise ValueError(f"folder={folder} is a file: name a new folder")
+        raise UserError(f"folder={folder} is a file: name a new folder")
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     check_empty(folder)
@@ -36,13 +38,13 @@ def check_empty(folder: Path) -> None:
     if LOCK in names and not (folder / STARTED).exists():  # what one leaves that was killed before it began
         names = {name for name in names - {LOCK, "train.log", ".hydra"} if not name.endswith(".part")}
     if names:
-        raise ValueError(f"folder={folder} holds {finished} already: name a new folder, or remove this one first")
+        raise UserError(f"folder={folder} holds {finished} already: name a new folder, or remove this one first")
 
 
 def lock(folder: Path) -> None:
     """Keeps every other process from writing in `folder` until `unlock`, or the end of this one.
 
-    ValueError: another process writes there, or the disk has no locks.
+    UserError: another process writes there, or the disk has no locks.
     """
     from filelock import FileLock, Timeout
 
@@ -54,11 +56,11 @@ def lock(folder: Path) -> None:
     try:
         own.acquire(blocking=False)
     except Timeout:
-        raise ValueError(
+        raise UserError(
             f"folder={folder} is being written by another process: wait for it, or name another folder"
         ) from None
     except (OSError, NotImplementedError) as error:
-        raise ValueError(f"folder={folder} cannot be locked ({error}): name a folder on another disk") from None
+        raise UserError(f"folder={folder} cannot be locked ({error}): name a folder on another disk") from None
     held[place] = own, os.stat(place / LOCK).st_ino
     for part in [*folder.glob("checkpoints/.*.part"), *folder.glob("log/.*.part")]:
         part.unlink(missing_ok=True)  # of one that was killed while it wrote
@@ -70,7 +72,7 @@ def unlock(folder: Path) -> None:
 
 
 def check_around(folder: Path, below: bool = False) -> None:
-    """Raises ValueError when another process writes in a folder that this one lies in, or, with `below`, in its own."""
+    """Raises UserError when another process writes in a folder that this one lies in, or, with `below`, in its own."""
     above = [path for path in folder.absolute().parents if (path / "sweep.json").exists() or (path / STARTED).exists()]
     for path in above + ([lock.parent for lock in folder.glob(f"*/{LOCK}")] if below else []):
         if (path / LOCK).exists() and path.resolve() not in held:
@@ -101,20 +103,20 @@ def clear(folder: Path) -> None:
 
 
 def checkpoint_file(path: str | Path, name: str = "best") -> Path:
-    """Of a run's folder its best.ckpt or last.ckpt, or the file that `path` is; ValueError when there is none."""
+    """Of a run's folder its best.ckpt or last.ckpt, or the file that `path` is; UserError when there is none."""
     file = Path(str(path)).expanduser()
     if file.is_dir():
         file = file / "checkpoints" / f"{name}.ckpt"
     if not file.is_file():
-        raise ValueError(f"there is no checkpoint {file}: name a run's folder or a .ckpt file")
+        raise UserError(f"there is no checkpoint {file}: name a run's folder or a .ckpt file")
     return file
 
 
 def check_file(path: str) -> None:
     if Path(path).is_dir():
-        raise ValueError(f"{path} is a folder: name a file")
+        raise UserError(f"{path} is a folder: name a file")
     if not Path(path).is_file():
-        raise ValueError(f"there is no file {path}")
+        raise UserError(f"there is no file {path}")
 
 
 def shown(folder: str | Path) -> str:
@@ -124,23 +126,23 @@ def shown(folder: str | Path) -> str:
 
 
 def read_json(path: Path, kind: Any) -> Any:
-    """The content of one of our files, all numbers as float; ValueError unless it is of this type."""
+    """The content of one of our files, all numbers as float; UserError unless it is of this type."""
     if path.exists() and not (path.is_file() and path.stat().st_size <= MOST_JSON):
-        raise ValueError(f"{path} is not a file of at most {MOST_JSON >> 20} MB: take it from a copy")
+        raise UserError(f"{path} is not a file of at most {MOST_JSON >> 20} MB: take it from a copy")
     try:
         content = json.loads(path.read_text(), parse_int=float)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not whole JSON ({error}): train again, or take it from a copy") from None
+        raise UserError(f"{path} is not whole JSON ({error}): train again, or take it from a copy") from None
     if not fits(content, kind):
-        raise ValueError(f"{path} does not hold a {kind}: train again, or take it from a copy")
+        raise UserError(f"{path} does not hold a {kind}: train again, or take it from a copy")
     return content
 
 
 def read_metrics(folder: Path, *names: str) -> dict[str, float]:
-    """What metrics.json says; ValueError where it says nothing of these."""
+    """What metrics.json says; UserError where it says nothing of these."""
     metrics = read_json(folder / "metrics.json", dict[str, float])
     if absent := [name for name in names if name not in metrics]:
-        raise ValueError(f"{folder / 'metrics.json'} lacks {absent[0]}: train again, or take it from a copy")
+        raise UserError(f"{folder / 'metrics.json'} lacks {absent[0]}: train again, or take it from a copy")
     return metrics
 
 
@@ -192,12 +194,12 @@ def part_of(path: Path) -> Path:
 
 
 def put(part: Path, path: Path) -> None:
-    """Gives a written file its name, once it is on the disk; ValueError when the folder is no longer this process's."""
+    """Gives a written file its name, once it is on the disk; UserError when the folder is no longer this process's."""
     sync(part)
     place = path.parent.resolve()
     for folder in (place, *place.parents):
         if folder in held and not ((folder / LOCK).exists() and os.stat(folder / LOCK).st_ino == held[folder][1]):
-            raise ValueError(f"folder={shown(folder)} was taken away while it was written")
+            raise UserError(f"folder={shown(folder)} was taken away while it was written")
     os.replace(part, path)
     sync(path.parent)
 

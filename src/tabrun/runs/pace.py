@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from tabrun.cli.errors import UserError
+
 ALL_THREADS = torch.get_num_threads()  # the cores, or what OMP_NUM_THREADS says where jobs share the machine
 THREADS_FROM = 2**23  # products in a step's forward pass, under which a second thread costs more than it gains
 MOST_BATCHES, STEP_ROWS = 64, 2**14  # of what the Trainer is handed as one: hooks become cheap, rows stay in the cache
-PER_EPOCH = {f"{__package__}.callbacks.Checkpoints", "lightning.pytorch.callbacks.EarlyStopping"}  # when these listen
+PER_EPOCH = {"tabrun.Checkpoints", "lightning.pytorch.callbacks.EarlyStopping"}  # when these listen
 PER_RUN = {  # arguments of the Trainer that have no part in a single step, and values of others that have none
-    *("_target_", "accelerator", "precision", "max_epochs", "threads", "compile", "limit_val_batches"),
+    *("_target_", "accelerator", "precision", "max_epochs", "limit_val_batches"),
     *("deterministic", "num_sanity_val_steps", "enable_model_summary", "enable_progress_bar"),
 }
 UNWATCHED = {
@@ -24,19 +26,19 @@ UNWATCHED = {
 
 
 def set_threads(config: dict[str, Any], net: nn.Module, num_nets: int = 1) -> None:
-    """As many threads as trainer.threads says, or as pay for a step of so many of these nets."""
+    """As many threads as speed.threads says, or as pay for a step of so many of these nets."""
     products = config["data"]["batch_size"] * num_nets * sum(p.numel() for p in net.parameters())
-    torch.set_num_threads(config["trainer"]["threads"] or (ALL_THREADS if products > THREADS_FROM else 1))
+    torch.set_num_threads(config["speed"]["threads"] or (ALL_THREADS if products > THREADS_FROM else 1))
 
 
 def batches_per_step(config: dict[str, Any]) -> int:
     """How many mini-batches the Trainer is handed as one: several where nothing listens in between."""
-    wanted, batch_size = config["data"]["batches_per_step"], config["data"]["batch_size"]
+    wanted, batch_size = config["speed"]["chunk"], config["data"]["batch_size"]
     if not watched(config):
         return wanted or max(1, min(MOST_BATCHES, STEP_ROWS // batch_size))
     if wanted is not None and wanted > 1:
-        raise ValueError(
-            f"data.batches_per_step={wanted} hands the Trainer many batches as one, but a callback or a key of "
+        raise UserError(
+            f"speed.chunk={wanted} hands the Trainer many batches as one, but a callback or a key of "
             "trainer, such as gradient_clip_val, needs each: leave it out"
         )
     return 1

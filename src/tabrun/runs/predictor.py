@@ -1,4 +1,4 @@
-"""Trained: what `load` gives: a net with its schema, for tensors, arrays and frames."""
+"""Predictor: what `load` gives: a net with its schema, for tensors, arrays and frames."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 
-from classify import heads
+from tabrun.cli.errors import UserError
 from tabrun.tables.schema import Schema
 from tabrun.tables.values import RowError, of_kind
 
@@ -38,11 +38,11 @@ class TrainedClassifier(nn.Module):
         if numbers.dim() != 2 or numbers.shape[1] != width or len(codes) != bool(self.schema.categories):
             names = ", ".join(number.name for number in self.schema.numbers)
             pair = " and codes of categories: a frame has both" if self.schema.categories else ""
-            raise ValueError(f"rows are {tuple(numbers.shape)}, and must be (rows, {width}): {names}{pair}")
+            raise UserError(f"rows are {tuple(numbers.shape)}, and must be (rows, {width}): {names}{pair}")
         return self.net((numbers, *codes) if codes else numbers)
 
     def probabilities(self, rows: Any, temperature: float = 1.0) -> Tensor:
-        """Of the schema's rows, (rows, classes); ValueError where a score over the temperature is not finite."""
+        """Of the schema's rows, (rows, classes); UserError where a score over the temperature is not finite."""
         found = (self(rows) / temperature).softmax(-1)
         if not found.isfinite().all():
             row = found.isfinite().all(-1).int().argmin()
@@ -60,7 +60,19 @@ class TrainedClassifier(nn.Module):
 
     def predict(self, table: Any, threshold: float | None = None) -> np.ndarray:
         """The class of each row; with two classes, the second from `threshold` (0.5 when None) upwards."""
-        return self.classes_[heads.predict(torch.from_numpy(self.predict_proba(table)), threshold).numpy()]
+        return self.classes_[decide(torch.from_numpy(self.predict_proba(table)), threshold).numpy()]
+
+
+def decide(probabilities: Tensor, threshold: float | None = None) -> Tensor:
+    """Class indices (rows,) for probabilities (rows, classes).
+
+    The most probable class wins; with two classes, class 1 wins from `threshold` (0.5 when None) upwards.
+    """
+    if probabilities.shape[-1] == 2:
+        return (probabilities[..., 1] >= (0.5 if threshold is None else threshold)).long()
+    if threshold is not None:
+        raise UserError(f"a threshold is for 2 classes, there are {probabilities.shape[-1]}")
+    return probabilities.argmax(-1)
 
 
 def polars_frame(table: Any) -> pl.DataFrame:

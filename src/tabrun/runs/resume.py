@@ -12,10 +12,11 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from classify.build import Config, resolved
-from tabrun.runs.checkpoint_file import is_plain, read_checkpoint, write_checkpoint
-from tabrun.runs.folder import alias, clear, read_metrics, shown
+from tabrun.cli.errors import UserError
 from tabrun.cli.keys import leaves
+from tabrun.runs.build import Build, Config, resolved
+from tabrun.runs.checkpoint_file import is_plain, read_checkpoint
+from tabrun.runs.folder import alias, clear, read_metrics, shown
 from tabrun.runs.run import Run
 from tabrun.runs.trust import check_recorded, check_targets
 
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 def take_weights(net: nn.Module, run: Run) -> str:
     """Loads the run's weights whose names and shapes are the net's own; says which these were, and which not.
 
-    ValueError: none are.
+    UserError: none are.
     """
     own = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     theirs = {name: tuple(value.shape) for name, value in run.weights.items()}
@@ -38,25 +39,27 @@ def take_weights(net: nn.Module, run: Run) -> str:
     left = [f"{name} {own[name]}, there {theirs.get(name, 'missing')}" for name in own if name not in fitting]
     left += [f"{name} {theirs[name]}, here missing" for name in theirs if name not in own]
     if not fitting:
-        raise ValueError(f"init_from={shown(run.path)} has no weights that fit: {'; '.join(left)}")
+        raise UserError(f"init_from={shown(run.path)} has no weights that fit: {'; '.join(left)}")
     net.load_state_dict(fitting, strict=False)
     rest = f"; not taken: {'; '.join(left)}" if left else ", which are all"
     return f"weights from {shown(run.path)}: {', '.join(fitting)}{rest}"
 
 
-def continued(config: Config, keys: Iterable[str], trust: bool) -> Config:
-    """The config of the run in this config's folder, as its checkpoint or its start says, but for these keys."""
+def continued(build: Build, config: Config, keys: Iterable[str], trust: bool) -> tuple[Config, dict[str, Any] | None]:
+    """The config of the run in this config's folder, but for these keys, and what its last.ckpt holds, if there is one.
+
+    Without one the config is that of its start, and what else the folder holds is cleared away.
+    """
     folder = Path(config["folder"])
-    restore(folder)
-    last = folder / "checkpoints" / "last.ckpt"
-    if last.exists():
-        run = Run.open(last, trust=trust)
+    start = last_content(folder)
+    if start:
+        run = Run.of(start, folder / "checkpoints" / "last.ckpt", build, trust)
         own = recorded(run.trusted(*run.config), folder, trust)
     else:
-        own = recorded(started(folder, trust), folder, trust)
+        own = recorded(started(build, folder, trust), folder, trust)
     for key in keys:
-        if key == "trainer.max_epochs" and last.exists() and own["scheduler"] and own["scheduler"].get("total"):
-            raise ValueError(
+        if key == "trainer.max_epochs" and start and own["scheduler"] and own["scheduler"].get("total"):
+            raise UserError(
                 f"{key}: the schedule of {shown(folder)} was made for {own['trainer']['max_epochs']} epochs"
             )
         path = key.split(".")
@@ -64,15 +67,36 @@ def continued(config: Config, keys: Iterable[str], trust: bool) -> Config:
         for part in path[:-1]:
             there, here = there[part], here[part]
             if there is None or here is None:
-                raise ValueError(f"{key}: {shown(folder)} was trained without it")
+                raise UserError(f"{key}: {shown(folder)} was trained without it")
         there[path[-1]] = here[path[-1]]
-    if last.exists() and own["trainer"]["max_epochs"] < run.num_epochs:
-        raise ValueError(f"trainer.max_epochs: {shown(folder)} is in epoch {run.num_epochs} already: say that or more")
-    return own | {"resume": str(folder)}
+    if start and own["trainer"]["max_epochs"] < run.num_epochs:
+        raise UserError(f"trainer.max_epochs: {shown(folder)} is in epoch {run.num_epochs} already: say that or more")
+    if not start:
+        clear(folder)
+    return own | {"resume": None}, start
 
 
-def started(folder: Path, trust: bool) -> Config:
-    """The config that a run was started with, as plain values; ValueError, unless `trust`, for what could run code.
+def last_content(folder: Path) -> dict[str, Any] | None:
+    """What last.ckpt holds; where it is damaged, the one before takes its place, and a line says so.
+
+    None: there is none yet.
+    """
+    last, previous = (folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous"))
+    if not last.exists():
+        return None
+    try:
+        return read_checkpoint(last)
+    except UserError as error:
+        if not previous.exists():
+            raise
+        content = read_checkpoint(previous)
+        log.warning("%s: going on from previous.ckpt, an epoch or less before", error)
+        alias(previous, last)
+        return content
+
+
+def started(build: Build, folder: Path, trust: bool) -> Config:
+    """The config that a run was started with, as plain values; UserError, unless `trust`, for what could run code.
 
     It may refer to plain values of its own alone, so that it is no larger than it looks, and calls no resolver.
     """
@@ -85,7 +109,7 @@ def started(folder: Path, trust: bool) -> Config:
     except RecursionError:
         cfg = None
     if not isinstance(cfg, DictConfig):
-        raise ValueError(f"{file} is no config, or more than {MOST_YAML} characters: take it from a copy")
+        raise UserError(f"{file} is no config, or more than {MOST_YAML} characters: take it from a copy")
     cfg.folder = str(folder)
     if not trust:
         values = dict(leaves(cfg))
@@ -93,55 +117,24 @@ def started(folder: Path, trust: bool) -> Config:
         for text in texts(list(values.values())):
             keys = REFERENCE.findall(text)
             if text.count("${") > len(keys) or not fixed.issuperset(keys):
-                raise ValueError(f"{file} holds {text[:80]!r}, to be interpolated: if you trust it, say trust=true")
-        check_targets(OmegaConf.to_container(cfg, resolve=True), file)
-    check_recorded(OmegaConf.to_container(cfg, resolve=True), file)  # type: ignore[arg-type]
-    own = resolved(cfg, folder, cfg.test)
+                raise UserError(f"{file} holds {text[:80]!r}, to be interpolated: if you trust it, say trust=true")
+        check_targets(OmegaConf.to_container(cfg, resolve=True), file, build)
+    check_recorded(OmegaConf.to_container(cfg, resolve=True), file, build)  # type: ignore[arg-type]
+    own = resolved(build, cfg, folder, cfg.test)
     if not trust:
-        check_targets(own, file)
+        check_targets(own, file, build)
     return own
 
 
-def cut(config: Config) -> Run | None:
-    """What there is to go on from in the config's folder, if `resume` says so; None where the run begins, or again."""
+def goes_on(build: Build, config: Config) -> dict[str, Any] | None:
+    """What last.ckpt holds of a job of a sweep that was cut off; None where it failed, or is of another config."""
     folder = Path(config["folder"])
-    if config["resume"] and (folder / "checkpoints" / "last.ckpt").exists():
-        return Run.open(folder, "last")
-    if config["resume"]:
-        clear(folder)
-    return None
-
-
-def renew(run: Run, config: Config) -> None:
-    """Puts the config that a run goes on with into its last.ckpt, so that it holds though it be killed at once."""
-    if run.config != config:
-        content = read_checkpoint(run.path) | {"config": config, "schema": run.schema.plain()}
-        write_checkpoint(content, run.path)
-
-
-def restore(folder: Path) -> None:
-    """Takes the checkpoint before last.ckpt for it where that is damaged, and says so: what follows is the same."""
-    last, previous = (folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous"))
-    if last.exists() and previous.exists():
-        try:
-            read_checkpoint(last)
-        except ValueError as error:
-            read_checkpoint(previous)
-            log.warning("%s: going on from previous.ckpt, an epoch or less before", error)
-            alias(previous, last)
-
-
-def goes_on(config: Config) -> bool:
-    """Whether a job of a sweep was cut off in its folder, rather than failed there or made of another config."""
-    folder = Path(config["folder"])
-    try:
-        return not (folder / "error.txt").exists() and Run.open(folder, "last").config == config
-    except ValueError:  # there is no checkpoint
-        return False
+    start = None if (folder / "error.txt").exists() else last_content(folder)
+    return start if start and start["config"] == config else None
 
 
 def recorded(config: Config, folder: Path | str, trust: bool) -> Config:
-    """The config of a run, for the same run in this folder; ValueError where it would write elsewhere, untrusted."""
+    """The config of a run, for the same run in this folder; UserError where it would write elsewhere, untrusted."""
     old = config["folder"]
 
     def moved(node: Any) -> Any:
@@ -158,7 +151,7 @@ def recorded(config: Config, folder: Path | str, trust: bool) -> Config:
             inside = Path(text).is_relative_to(Path(folder).absolute())
             outside = Path(text).is_absolute() or PLACE.search(key.rpartition(".")[2])
             if LEADS_OUT.search(text) or (outside and not inside):
-                raise ValueError(
+                raise UserError(
                     f"{shown(old)} would write to {key}={text[:80]}, not into its folder: to trust it, say trust=true"
                 )
     return made
@@ -172,9 +165,9 @@ def texts(node: Any) -> list[str]:
     return [node] if isinstance(node, str) else []
 
 
-def compared(old: Path, new: Path) -> str:
+def compared(old: Path, new: Path, build: Build) -> str:
     """Whether two finished runs are equal bit for bit; if not, in what, and what else differs that may be why."""
-    runs = [(Run.open(old, name), Run.open(new, name)) for name in ("best", "last")]
+    runs = [(Run.open(old, build, name), Run.open(new, build, name)) for name in ("best", "last")]
     found = [f"{one.path.name} by up to {gap:g}" for one, other in runs if (gap := distance(one, other))]
     before, now = read_metrics(old), read_metrics(new)
     found += [f"{name} {before.get(name)} there, {now[name]} here" for name in now if before.get(name) != now[name]]

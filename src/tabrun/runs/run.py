@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import math
 import shutil
 import subprocess
 import sys
@@ -16,12 +15,13 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from classify import build
-from tabrun.tables import sources as tables
+from tabrun.cli.errors import UserError
+from tabrun.runs.build import Build, Config, set_up
 from tabrun.runs.checkpoint_file import read_checkpoint
 from tabrun.runs.folder import checkpoint_file
-from tabrun.tables.schema import Rows, Schema
 from tabrun.runs.predictor import TrainedClassifier
+from tabrun.tables import sources as tables
+from tabrun.tables.schema import Rows, Schema
 from tabrun.tables.values import polars_type
 
 if TYPE_CHECKING:
@@ -35,21 +35,26 @@ class Run:
     """What a checkpoint holds: the config and schema of its run, what identifies it, and the weights."""
 
     path: Path  # of the checkpoint
-    config: build.Config
+    config: Config
     schema: Schema
     record: dict[str, Any]
     num_epochs: int
     weights: dict[str, Tensor]
+    build: Build
     trust: bool = False
 
     @classmethod
-    def open(cls, path: str | Path, checkpoint: str = "best", trust: bool = False) -> Run:
-        """Reads a run's folder (its best.ckpt, or its last.ckpt) or a checkpoint file; ValueError if it is neither.
+    def open(cls, path: str | Path, build: Build, checkpoint: str = "best", trust: bool = False) -> Run:
+        """Reads a run's folder (its best.ckpt, or its last.ckpt) or a checkpoint file; UserError if it is neither.
 
         trust: whether its config may have anything called, or only what conf/ names.
         """
         file = checkpoint_file(path, checkpoint)
-        content = read_checkpoint(file)
+        return cls.of(read_checkpoint(file), file, build, trust)
+
+    @classmethod
+    def of(cls, content: dict[str, Any], file: Path, build: Build, trust: bool) -> Run:
+        """The run of a checkpoint's content, which was read from `file`."""
         return cls(
             path=file,
             config=content["config"],
@@ -57,26 +62,27 @@ class Run:
             record=content["record"],
             num_epochs=content["epoch"] + 1,
             weights={k.removeprefix("net."): v for k, v in content["state_dict"].items() if k.startswith("net.")},
+            build=build,
             trust=trust,
         )
 
     def classifier(self) -> TrainedClassifier:
         try:
-            net = build.net(self.config, self.schema, sum(weight.numel() for weight in self.weights.values()))
+            net = self.build.net(self.config, self.schema, sum(weight.numel() for weight in self.weights.values()))
             if wrong := [name for name, value in net.state_dict().items() if not same_kind(value, self.weights[name])]:
                 raise TypeError(f"{wrong[0]} is of another type")
             net.load_state_dict(self.weights)
             return TrainedClassifier(net, self.schema)
         except (RuntimeError, TypeError, KeyError, OverflowError) as error:
-            raise ValueError(f"{self.path}: its weights do not fit its config: {str(error).splitlines()[-1]}") from None
+            raise UserError(f"{self.path}: its weights do not fit its config: {str(error).splitlines()[-1]}") from None
 
-    def trusted(self, *keys: str) -> build.Config:
-        """The config; ValueError when something at these keys may not be called."""
+    def trusted(self, *keys: str) -> Config:
+        """The config; UserError when something at these keys may not be called."""
         from tabrun.runs.trust import check_recorded, check_targets  # only here, as they read conf/ with OmegaConf
 
         if not self.trust:
-            check_targets([self.config[key] for key in keys], self.path)
-            check_recorded(self.config, self.path)
+            check_targets([self.config[key] for key in keys], self.path, self.build)
+            check_recorded(self.config, self.path, self.build)
         self.classifier()  # made before anything is written
         return self.config
 
@@ -86,9 +92,7 @@ class Run:
 
     def measure(self, data: TabularData, part: str) -> dict[str, float]:
         """The run's loss and metrics on its val or test rows."""
-        from classify.classifier import Measures
-
-        classifier, measures = self.classifier(), Measures(build.metrics(self.trusted("metrics"), self.schema))
+        classifier, measures = self.classifier(), self.build.measures(self.trusted("metrics"), self.schema)
         for rows, labels in data.batches(part):
             measures.update(classifier(rows), labels)
         return {name: value.item() for name, value in measures.compute(part).items()}
@@ -110,20 +114,20 @@ class Run:
                 if isinstance(target, list):
                     probabilities(frame, target)
                 return self.schema.rows(frame), self.schema.labels(frame)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}" if path not in str(error) else str(error)) from error
+        except UserError as error:
+            raise UserError(f"{path}: {error}" if path not in str(error) else str(error)) from error
 
     def data(self) -> TabularData:
-        """The run's own table and split; ValueError when its rows are not the ones that the run saw."""
-        table = build.data(self.trusted("data"), self.schema)
+        """The run's own table and split; UserError when its rows are not the ones that the run saw."""
+        table = set_up(self.build, self.trusted("data"), self.schema)
         if table.sha256 != self.record["data_sha256"]:
-            raise ValueError(f"{table.path} has changed since {self.path} was written: its rows have another hash")
+            raise UserError(f"{table.path} has changed since {self.path} was written: its rows have another hash")
         return table
 
 
-def load(path: str | Path) -> TrainedClassifier:
+def load(path: str | Path, build: Build) -> TrainedClassifier:
     """The trained classifier in a run's folder or a checkpoint file; neither Hydra nor Lightning is needed."""
-    return Run.open(path).classifier()
+    return Run.open(path, build).classifier()
 
 
 def same_kind(one: Tensor, other: Tensor) -> bool:
@@ -134,13 +138,6 @@ def same_kind(one: Tensor, other: Tensor) -> bool:
 def record(table: TabularData, device: str) -> dict[str, Any]:
     """What identifies a run: commit (None outside of git), versions, the device, the hash of the data."""
     return {**code(), "threads": torch.get_num_threads(), "device": device, "data_sha256": table.sha256}
-
-
-def chance(config: build.Config, schema: Schema) -> float:
-    """The training loss of predicting the class shares; with weights or smoothing, of all classes alike."""
-    plain = config["loss"] == {"label_smoothing": 0.0, "class_weights": None}
-    counts = [count for count in schema.class_counts if count] if plain else [1.0] * schema.num_classes
-    return -sum(count / sum(counts) * math.log(count / sum(counts)) for count in counts)
 
 
 @cache  # it is what this process has imported

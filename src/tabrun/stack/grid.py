@@ -28,6 +28,7 @@ class Grid(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
+        self.build = getattr(task_function, "build", None)  # else another application's, as in Hydra's own tests
         self.launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> Any:
@@ -47,7 +48,7 @@ class Grid(Sweeper):
         outcomes = {number: outcome(done) for number, done in enumerate(chain(*returns))}
         failed = {number: found for number, found in outcomes.items() if isinstance(found, Exception)}
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        if self.launcher_builds:
+        if self.build is not None:
             for number, error in failed.items():
                 note_error(folder / str(number), error)
             self.report(folder, jobs)
@@ -56,14 +57,29 @@ class Grid(Sweeper):
                 raise error
         return returns
 
-    def report(self, folder: Path, jobs: dict[int, list[str]]) -> None:
+    def jobs(self, arguments: list[str]) -> list[list[str]]:
+        """The overrides of each job: every combination of the values that are listed."""
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        values: dict[str, list[str]] = {}
+        for override in parser.parse_overrides([*(f"{key}={value}" for key, value in self.params.items()), *arguments]):
+            key = override.get_key_element()
+            swept = override.is_sweep_override()
+            found = override.sweep_string_iterator() if swept else [override.get_value_element_as_str()]
+            values[key] = [f"{key}={value}" for value in found]
+        return [list(job) for job in product(*values.values())]
+
+    def report(self, folder: Path, jobs: Sequence[list[str]]) -> None:
         from tabrun.stack.rates import report
         from tabrun.stack.summary import summarise
 
         assert self.config is not None
+        assert self.build is not None
         if "rates" in self.config.sweep:
-            rates = ((i, w.split("=")[1]) for i, words in jobs.items() for w in words if w.startswith("optimizer.lr="))
-            report(folder, {number: float(rate) for number, rate in rates})
+            rates = [
+                (i, w.split("=")[1]) for i, words in enumerate(jobs) for w in words if w.startswith("optimizer.lr=")
+            ]
+            report(folder, {number: float(rate) for number, rate in rates}, self.build)
         else:
-            overrides = {number: list(filter_overrides(words)) for number, words in jobs.items()}
-            summarise(folder, overrides, self.config.trust)
+            overrides = {number: list(filter_overrides(words)) for number, words in enumerate(jobs)}
+            summarise(folder, overrides, self.build, self.config.trust)

@@ -23,7 +23,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from tabrun.cli.check import check_values
-from tabrun.cli.errors import explained
+from tabrun.cli.errors import UserError, explained
 from tabrun.runs.folder import clear, lock, read_metrics, release, unlock, write_whole
 
 log = logging.getLogger(__name__)
@@ -91,9 +91,9 @@ class Launcher(HydraLauncher):
             cfg.hydra.job.id = cfg.hydra.job.num = number
         if self.build is not None:
             try:
-                check_values(cfg, cfg.hydra.runtime.choices)
-            except ValueError as error:  # before any job has started
-                raise ValueError(f"job {number} ({' '.join(filter_overrides(overrides))}): {error}") from None
+                check_values(cfg, cfg.hydra.runtime.choices, self.build)
+            except UserError as error:  # before any job has started
+                raise UserError(f"job {number} ({' '.join(filter_overrides(overrides))}): {error}") from None
         return cfg
 
     def chooses(self, override: Override) -> bool:
@@ -101,12 +101,12 @@ class Launcher(HydraLauncher):
         groups = self.hydra_context.config_loader.get_group_options  # wherever hydra.searchpath leads
         return override.is_hydra_override() or override.package is not None or bool(groups(override.key_or_group))
 
-    @staticmethod
-    def resolved(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-        from classify.build import resolved
+    def resolved(self, cfg: DictConfig, folder: Path) -> dict[str, Any]:
+        from tabrun.runs.build import resolved
 
+        assert self.build is not None
         task = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-        return resolved(task, folder.absolute(), test=False)
+        return resolved(self.build, task, folder.absolute(), test=False)
 
     def run(self, task: TaskFunction, cfg: DictConfig, folder: Path) -> JobReturn:
         try:
@@ -138,7 +138,7 @@ def note_error(folder: Path, error: Exception) -> None:
     """Writes the error in one line, and its traceback, into a job's folder."""
     try:
         lock(folder)
-    except ValueError:  # another process goes on there
+    except UserError:  # another process goes on there
         return
     text = [" ".join((explained(error) or str(error)).split()), "\n\n", *traceback.format_exception(error)]
     write_whole(folder / "error.txt", "".join(text).encode())

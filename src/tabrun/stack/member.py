@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
+from tabrun.cli.errors import UserError
 from tabrun.runs.checkpoint_file import write_checkpoint
 from tabrun.runs.checkpoints import Checkpoints, diverged
 from tabrun.runs.csv_log import CsvLog
 from tabrun.runs.folder import lock, unlock, write_json
+from tabrun.runs.train import chance
 from tabrun.tables.data import TabularData
 
 
@@ -42,7 +44,7 @@ class Member:
         self.log.append({"epoch": epoch, "step": steps - 1} | values)
         self.epochs, self.steps = epoch + 1, steps
         if not math.isfinite(values["train/loss"]):
-            self.error = ValueError(diverged(values["train/loss"], epoch, steps))
+            self.error = UserError(diverged(values["train/loss"], epoch, steps))
             return True
         self.checkpoints.train_loss = values["train/loss"]
         stop = self.stops(values, trainer)
@@ -87,6 +89,7 @@ def write(member: Member, table: TabularData, identity: dict[str, Any]) -> None:
         write_checkpoint(content, folder / "checkpoints" / f"{name}.ckpt")
     if member.error is None:
         seen = {"epochs": member.epochs, "steps": member.steps, "train/loss": member.log[-1]["train/loss"]}
+        seen["chance"] = chance(member.classifier.loss, table.schema)
         write_json(folder / "run.json", identity | seen)
         write_json(folder / "metrics.json", member.metrics)
     unlock(folder)

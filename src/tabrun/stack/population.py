@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from tabrun.tables.data import TabularData
 from tabrun.runs.chunks import Quick, encodes_ahead
 from tabrun.stack.member import Member
 from tabrun.stack.rows import Stack, flat, part, same_encode
 from tabrun.stack.stacked import Rates, StackedOptimizer, forward_stacked
+from tabrun.tables.data import TabularData
 
 LOOPS = ("fit_loop", "validate_loop", "test_loop", "predict_loop")  # of which a checkpoint keeps where they are
 
@@ -187,11 +187,12 @@ class Population(Quick):
             self.rates.schedules = [self.rates.schedules[place] for place in kept]
 
     def configure_optimizers(self) -> StackedOptimizer:
-        classifiers = [member.classifier for member in self.members]
-        schedule = classifiers[0].schedule
+        classifiers: list[Any] = [member.classifier for member in self.members]
+        schedule: Any = classifiers[0].schedule
         self.optimizer = StackedOptimizer(self.values, [c.optimizer for c in classifiers])
         self.rates = Rates(classifiers, self.num_steps) if schedule else None
-        self.rates_interval, self.monitor = (schedule.interval, schedule.monitor) if schedule else ("", None)
+        self.rates_interval: str = schedule.interval if schedule else ""
+        self.monitor: str | None = schedule.monitor if schedule else None
         if self.rates:
             self.rates.apply(self.optimizer)
         return self.optimizer

@@ -12,6 +12,8 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tabrun.cli.errors import UserError
+from tabrun.runs.build import Build
 from tabrun.runs.folder import write_whole
 
 log = logging.getLogger(__name__)
@@ -26,7 +28,7 @@ def log_spaced(least: float, most: float, number: int) -> str:
         or not isinstance(number, int)
         or number < 1
     ):
-        raise ValueError(f"sweep.rates from {least} to {most}, {number} of them: say three numbers above 0")
+        raise UserError(f"sweep.rates from {least} to {most}, {number} of them: say three numbers above 0")
     steps = [i / max(number - 1, 1) for i in range(number)]
     return ",".join(f"{math.exp((1 - i) * math.log(least) + i * math.log(most)):.4g}" for i in steps)
 
@@ -49,13 +51,13 @@ def suggested(losses: Sequence[float]) -> int:
     return next(i for i, loss in enumerate(down) if loss <= enough)
 
 
-def report(folder: Path, rates: Mapping[int, float]) -> None:
+def report(folder: Path, rates: Mapping[int, float], build: Build) -> None:
     """Shows the loss that each job's rate has reached, and which rate to take; writes sweep.csv."""
     import polars as pl
 
     from tabrun.stack.summary import check_tables, row, shown
 
-    check_tables([row(folder, number, []) for number in rates])
+    check_tables([row(folder, number, [], build) for number in rates])
     rows = []
     for number, rate in sorted(rates.items(), key=lambda item: item[1]):
         file = folder / str(number) / "log" / "metrics.csv"

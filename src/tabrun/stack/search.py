@@ -19,6 +19,7 @@ from hydra.types import HydraContext, TaskFunction
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
+from tabrun.cli.errors import UserError
 from tabrun.runs.folder import release
 
 
@@ -42,6 +43,7 @@ class Search(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
+        self.build = task_function.build  # type: ignore[attr-defined]
         self.launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> Any:
@@ -72,12 +74,12 @@ class Search(Sweeper):
 
         jobs = {number: self.words(trial.params) for number, trial in study.ended_here().items()}
         if not jobs:
-            raise ValueError(f"study {self.name} holds {ended} trials, all in other folders: raise sweep.trials")
+            raise UserError(f"study {self.name} holds {ended} trials, all in other folders: raise sweep.trials")
         of_jobs = {number: list(filter_overrides(words)) for number, words in jobs.items()}
-        summarise(folder, of_jobs, self.config.trust)
+        summarise(folder, of_jobs, self.build, self.config.trust)
         errors = [trial.user_attrs.get("error") for trial in study.ended_here().values()]
         if None not in errors:
-            raise ValueError(f"all {len(errors)} trials failed, the first with: {errors[0]}")
+            raise UserError(f"all {len(errors)} trials failed, the first with: {errors[0]}")
         return returns
 
     def read(self, arguments: list[str]) -> None:
@@ -86,27 +88,26 @@ class Search(Sweeper):
         assert self.hydra_context is not None
         for key, number in (("sweep.trials", self.config.sweep.trials), ("hydra.sweeper.max_batch_size", self.batch)):
             if not isinstance(number, int) or number < 1:
-                raise ValueError(f"{key}={number} is not a whole number of at least 1")
+                raise UserError(f"{key}={number} is not a whole number of at least 1")
         try:
             from tabrun.stack.study import distribution
         except ModuleNotFoundError:
-            raise ValueError("hydra/sweeper=optuna needs Optuna: pip install 'optuna>=5'") from None
+            raise UserError("hydra/sweeper=optuna needs Optuna: pip install 'optuna>=5'") from None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         parsed = parser.parse_overrides([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
         overrides = {override.get_key_element(): override for override in parsed}
         self.space = {key: distribution(o) for key, o in overrides.items() if o.is_sweep_override()}
         if not self.space:
-            raise ValueError("there is nothing to search: say optimizer.lr=tag(log,interval(0.001,1)), or the like")
+            raise UserError("there is nothing to search: say optimizer.lr=tag(log,interval(0.001,1)), or the like")
         self.fixed = [str(o.input_line) for o in overrides.values() if not o.is_sweep_override()]
         lines = sorted(str(o.input_line) for o in overrides.values())
         self.identity = [line for line in lines if not line.startswith(("folder=", "sweep."))]
 
     def open(self, folder: Path) -> Any:
-        from classify.build import better
         from tabrun.stack.study import Study
 
         assert self.config is not None
-        mode = better({str(key): value for key, value in self.config.items()})
+        mode = self.build.better({str(key): value for key, value in self.config.items()})
         name = self.name or (str(folder) if self.storage else "search")
         return Study(folder, self.storage, name, mode, self.identity, self.sampler_after(0))
 
@@ -117,7 +118,7 @@ class Search(Sweeper):
         try:
             return get_class(self.sampler["_target_"])(**options)
         except Exception as error:
-            raise ValueError(f"hydra.sweeper.sampler={dict(self.sampler)}: {error}") from error
+            raise UserError(f"hydra.sweeper.sampler={dict(self.sampler)}: {error}") from error
 
     def words(self, parameters: dict[str, Any]) -> list[str]:
         """The overrides of a trial."""

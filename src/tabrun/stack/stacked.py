@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.optim import Optimizer
 
-
 PER_MEMBER = ("lr", "weight_decay")  # arguments of optimizers that members may differ in
 
 

@@ -8,20 +8,22 @@ from typing import Any
 
 import optuna
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from tabrun.cli.errors import UserError
 from tabrun.runs.folder import read_metrics
+from tabrun.stack.launcher import outcome
 
 
 class Study:
     """Opens the study of a sweep's folder, new or to be continued.
 
     storage: a URL of SQLAlchemy's, which several machines may share, or None for a file in the folder.
-    overrides: what the search was asked for; ValueError when the study is of another, or the storage cannot be opened.
+    overrides: what the search was asked for; UserError when the study is of another, or the storage cannot be opened.
     """
 
     def __init__(
@@ -35,11 +37,11 @@ class Study:
         try:
             self.study = optuna.create_study(load_if_exists=True, **options)
         except Exception as error:  # of SQLAlchemy, of a database's driver, of Optuna
-            raise ValueError(f"hydra.sweeper.storage={url} cannot be opened: {str(error).splitlines()[0]}") from error
+            raise UserError(f"hydra.sweeper.storage={url} cannot be opened: {str(error).splitlines()[0]}") from error
         if not self.study.user_attrs:
             self.study.set_user_attr("overrides", overrides)
         if self.study.user_attrs["overrides"] != overrides:
-            raise ValueError(f"study {name} in {url} is of another search: name a new one, hydra.sweeper.study=...")
+            raise UserError(f"study {name} in {url} is of another search: name a new one, hydra.sweeper.study=...")
 
     def ask(self, space: dict[str, BaseDistribution], number: int, sampler: BaseSampler) -> dict[int, Trial]:
         """New trials, by the number of their folder."""
@@ -52,16 +54,16 @@ class Study:
                 trials[i] = self.study.ask(space)
                 trials[i].set_user_attr("folder", str(self.folder / str(i)))
         except ImportError as error:
-            raise ValueError(f"hydra.sweeper.sampler needs more than Optuna: {error}") from error
+            raise UserError(f"hydra.sweeper.sampler needs more than Optuna: {error}") from error
         return trials
 
     def tell(self, trial: Trial, done: JobReturn) -> None:
         """A trial that failed, or whose metric is not finite, is recorded as failed."""
-        value = done._return_value
-        if done.status == JobStatus.COMPLETED and math.isfinite(value):
+        value = outcome(done)
+        if not isinstance(value, Exception) and math.isfinite(value):
             self.study.tell(trial, value)
             return
-        failed = done.status == JobStatus.FAILED
+        failed = isinstance(value, Exception)
         trial.set_user_attr("error", " ".join(str(value).split()) if failed else f"the metric is {value}")
         self.study.tell(trial, state=TrialState.FAIL)
 
@@ -112,4 +114,4 @@ def distribution(override: Override) -> BaseDistribution:
         return FloatDistribution(low, high, log="log" in sweep.tags, step=step)
     except (ValueError, IndexError) as error:
         reason = "it holds no value" if isinstance(error, IndexError) else error
-        raise ValueError(f"{override.input_line} cannot be searched: {reason}") from error
+        raise UserError(f"{override.input_line} cannot be searched: {reason}") from error

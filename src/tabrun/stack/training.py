@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning
 
+from tabrun.cli.errors import UserError
 from tabrun.runs.build import Build, quieten, set_up
 from tabrun.runs.pace import free_memory, set_threads
 from tabrun.runs.run import record
@@ -40,8 +41,8 @@ def train_population(build: Build, configs: list[dict[str, Any]]) -> list[Member
             member.classifier = build.classifier(config, table.schema, measures)
             net: Any = member.classifier.net
             if names := [name for name, _ in net.body.named_buffers()]:
-                raise ValueError(f"a net with buffers ({names[0]}) does not train in a stack: say hydra/launcher=basic")
-        except ValueError as error:  # this one's alone
+                raise UserError(f"a net with buffers ({names[0]}) does not train in a stack: say hydra/launcher=basic")
+        except UserError as error:  # this one's alone
             member.error = error
             continue
         shapes = tuple(parameter.shape for parameter in member.classifier.net.parameters())

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from tabrun.cli.errors import UserError
 from tabrun.tables.values import RowError, as_float64, as_text, check_kind, plain
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class Columns:
         for name in ("ignore", "numbers", "categories"):  # a column may be called 1
             object.__setattr__(self, name, tuple(map(str, getattr(self, name))))
         if wrong := set(self.date_parts) - set(DATE_PARTS):
-            raise ValueError(f"data.columns.date_parts: {wrong.pop()} is not month, weekday or hour")
+            raise UserError(f"data.columns.date_parts: {wrong.pop()} is not month, weekday or hour")
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Category:
 
     def __post_init__(self) -> None:
         if self.part not in (None, *DATE_PARTS):
-            raise ValueError(f"{self.name[:80]!r}: {self.part!r} is not month, weekday or hour")
+            raise UserError(f"{self.name[:80]!r}: {self.part!r} is not month, weekday or hour")
 
     @property
     def label(self) -> str:

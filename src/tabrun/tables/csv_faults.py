@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 import polars as pl
 
+from tabrun.cli.errors import UserError
 from tabrun.runs.folder import check_file
 from tabrun.tables.values import reads_as
 
@@ -32,26 +33,26 @@ NO_CSV = {  # first bytes: what such a file is, and what to do
 
 
 def header(path: str, separator: str) -> list[str]:
-    """The names of a CSV file's columns; ValueError when they cannot be told apart."""
+    """The names of a CSV file's columns; UserError when they cannot be told apart."""
     check_file(path)
     csv.field_size_limit(sys.maxsize)
     with open(path, "rb") as file:
         line = first_record(file)
     for first, what in NO_CSV.items():
         if line.startswith(first):
-            raise ValueError(f"{path} is {what}")
+            raise UserError(f"{path} is {what}")
     if b"\0" in line:
-        raise ValueError(f"{path} is UTF-16 text, or no text: save it as UTF-8")
+        raise UserError(f"{path} is UTF-16 text, or no text: save it as UTF-8")
     if b"\r" in line.rstrip() and b'"' not in line:
-        raise ValueError(f"{path} ends its lines with \\r alone: save it with \\n")
+        raise UserError(f"{path} ends its lines with \\r alone: save it with \\n")
     try:
         names = next(csv.reader(io.StringIO(line.decode("utf-8-sig"), newline=""), delimiter=separator), [])
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}, header: not UTF-8 text ({error.reason}): save the file as UTF-8") from None
+        raise UserError(f"{path}, header: not UTF-8 text ({error.reason}): save the file as UTF-8") from None
     if not any(names):
-        raise ValueError(f"{path} is empty: its first line must name the columns")
+        raise UserError(f"{path} is empty: its first line must name the columns")
     if twice := [name for i, name in enumerate(names) if name in names[:i]]:
-        raise ValueError(f"{path} has two columns called {twice[0]!r}: give each its own name")
+        raise UserError(f"{path} has two columns called {twice[0]!r}: give each its own name")
     return names
 
 
@@ -66,7 +67,7 @@ def first_record(file: BinaryIO) -> bytes:
 def mended(
     text: pl.DataFrame, types: Mapping[str, Any], given: Container[str], path: str, first_row: int
 ) -> dict[str, Any]:
-    """Float64 for whole numbers that turn out to be fractions; ValueError at the first value of another kind."""
+    """Float64 for whole numbers that turn out to be fractions; UserError at the first value of another kind."""
     found = {}
     for column, kind in zip(text, types.values(), strict=True):
         if (wrong := column.is_not_null() & ~reads_as(column, kind)).any():
@@ -79,7 +80,7 @@ def mended(
                 what += ", as the rows that its kind was told from"
             todo = "mend it, name it in data.read.null_values, or raise data.read.head"
             todo = "mend it, or leave it empty" if column.name in given else todo
-            raise ValueError(f"{path}: column {column.name}, row {first_row + row}: {what}: {todo}")
+            raise UserError(f"{path}: column {column.name}, row {first_row + row}: {what}: {todo}")
     return found
 
 
@@ -90,18 +91,18 @@ def open_quote(block: bytes, first_row: int) -> str:
 
 
 def explain_rows(path: str, block: bytes, separator: str, num_columns: int, first_row: int) -> None:
-    """Raises ValueError at the block's first row that is not UTF-8, or has not as many fields as the header."""
+    """Raises UserError at the block's first row that is not UTF-8, or has not as many fields as the header."""
     try:
         text = io.StringIO(block.decode(), newline="")
         for row, fields in enumerate(csv.reader(text, delimiter=separator, strict=True)):
             if len(fields) != num_columns and fields:
-                raise ValueError(
+                raise UserError(
                     f"{path}, row {first_row + row}: {len(fields)} fields, where the header has {num_columns}"
                 )
     except UnicodeDecodeError as error:
         row = first_row + block.count(b"\n", 0, error.start)
-        raise ValueError(f"{path}, row {row}: not UTF-8 text ({error.reason}): save the file as UTF-8") from None
+        raise UserError(f"{path}, row {row}: not UTF-8 text ({error.reason}): save the file as UTF-8") from None
     except csv.Error as error:
-        raise ValueError(
+        raise UserError(
             f"{path}, from row {first_row}: {error}: a quote is not closed, or stands inside a field"
         ) from None

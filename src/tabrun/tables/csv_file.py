@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tabrun.cli.errors import UserError
 from tabrun.tables.columns import OFFSET_FROM
 from tabrun.tables.csv_faults import explain_rows, first_record, header, mended, open_quote
 
@@ -50,7 +51,7 @@ def csv_batches(
                 types |= mended(read(block, dict.fromkeys(names, pl.String)), types, given, path, first_row)
                 frame = read(block, types)
             except pl.exceptions.PolarsError:
-                raise ValueError(f"{path}{open_quote(block, first_row)}: {str(error).splitlines()[0]}") from error
+                raise UserError(f"{path}{open_quote(block, first_row)}: {str(error).splitlines()[0]}") from error
         if frame[:, -1].null_count():  # polars fills short rows with missing values
             explain_rows(path, block, separator, len(names), first_row)
             frame = frame.filter(~pl.all_horizontal(pl.all().is_null()))  # blank lines
@@ -71,7 +72,7 @@ def read_block(options: dict[str, Any], verbatim: list[int], block: bytes, types
 def one_byte(separator: str) -> str:
     separator = {"\\t": "\t", "tab": "\t"}.get(separator, separator)
     if len(separator.encode()) != 1:
-        raise ValueError(f"data.read.separator={separator!r} is not one character, or tab")
+        raise UserError(f"data.read.separator={separator!r} is not one character, or tab")
     return separator
 
 

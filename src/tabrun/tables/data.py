@@ -16,6 +16,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from tabrun.cli.errors import UserError
 from tabrun.tables.columns import Columns
 from tabrun.tables.schema import SLICE_ROWS, Rows, Schema
 from tabrun.tables.split import Split
@@ -112,7 +113,7 @@ class TabularData(lightning.LightningDataModule):
         if wrong := [
             name for name in self.id if name.startswith(("prediction", "probability_")) or self.id.count(name) > 1
         ]:
-            raise ValueError(
+            raise UserError(
                 f"data.id={wrong[0]} is twice there, or a name that predictions have for columns of their own"
             )
         self.split = replace(split, num_folds=num_folds, fold=fold)
@@ -134,8 +135,8 @@ class TabularData(lightning.LightningDataModule):
                 num_rows, slices = len(frame), deque(frame.iter_slices(SLICE_ROWS))
                 del frame  # so that what was read together is freed once it is encoded
                 self.rows = self.schema.encoded(num_rows, (slices.popleft() for _ in range(len(slices))))
-        except ValueError as error:
-            raise ValueError(f"{self.path}: {error}" if self.path not in str(error) else str(error)) from error
+        except UserError as error:
+            raise UserError(f"{self.path}: {error}" if self.path not in str(error) else str(error)) from error
         self.index = {name: torch.from_numpy(rows) for name, rows in parts.items()}
         self.sha256 = self._sha256()
 

@@ -13,8 +13,9 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from tabrun.tables.columns import FIRST_CODE, Category, Columns, Number, features
+from tabrun.cli.errors import UserError
 from tabrun.runs.folder import fits
+from tabrun.tables.columns import FIRST_CODE, Category, Columns, Number, features
 from tabrun.tables.values import RowError, as_class, known, numbered, polars_type, typed
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class Schema:
         for reason, names in left_out.items():
             log.warning("left out, as the training rows hold %s there: %s", reason, ", ".join(names))
         if not numbers and not categories:
-            raise ValueError("every feature column is constant or left out: there is nothing to learn from")
+            raise UserError("every feature column is constant or left out: there is nothing to learn from")
         if isinstance(target, str):
             counted = frame[target].gather(rows).value_counts().sort(target)
             classes, counts = [as_class(value) for value in counted[target]], counted["count"].to_list()
@@ -130,7 +131,7 @@ class Schema:
     def balanced_weights(self) -> list[float]:
         """One weight a class, rows / (classes * rows of the class), as in scikit-learn's class_weight='balanced'."""
         if 0 in self.class_counts:
-            raise ValueError("loss.class_weights=balanced: a class has no training rows")
+            raise UserError("loss.class_weights=balanced: a class has no training rows")
         return [sum(self.class_counts) / (self.num_classes * count) for count in self.class_counts]
 
     def plain(self) -> dict[str, Any]:
@@ -138,9 +139,9 @@ class Schema:
 
     @classmethod
     def from_plain(cls, values: dict[str, Any]) -> Schema:
-        """The Schema that `plain` was called on; ValueError for values that are of none."""
+        """The Schema that `plain` was called on; UserError for values that are of none."""
         if not fits(values, cls) or not values["class_counts"]:
-            raise ValueError("its schema has other fields, or of other types")
+            raise UserError("its schema has other fields, or of other types")
         numbers = tuple(Number(**number) for number in values["numbers"])
         categories = tuple(Category(**{**c, "values": tuple(c["values"])}) for c in values["categories"])
         target = values["target"] if isinstance(values["target"], str) else tuple(values["target"])
@@ -149,10 +150,10 @@ class Schema:
         names = [values["classes"], [feature.label for feature in features], *(c.values for c in categories)]
         sizes = [*counts, *(number.std for number in numbers)]
         if not all(map(math.isfinite, [*sizes, *(n.mean for n in numbers), *(n.offset for n in numbers)])):
-            raise ValueError("its schema holds a number that is not finite")
+            raise UserError("its schema holds a number that is not finite")
         few = len(counts) != len(names[0]) or len(counts) < 2 or not features
         if few or min(sizes) < 0 or any(len(set(texts)) < len(texts) for texts in names):
-            raise ValueError("its schema holds a name twice, a negative size, or too few classes, counts or columns")
+            raise UserError("its schema holds a name twice, a negative size, or too few classes, counts or columns")
         for kind in (values["target_kind"], *(feature.kind for feature in features)):
             polars_type(kind)
         return cls(target, tuple(values["classes"]), counts, numbers, categories, values["target_kind"])

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tabrun.tables.csv_file import csv_batches
+from tabrun.cli.errors import UserError
 from tabrun.runs.folder import check_file
+from tabrun.tables.csv_file import csv_batches
 
 BATCH_ROWS = 65_536
 SHIPPED = ("breast_cancer", "iris", "wine", "digits")
@@ -23,7 +24,7 @@ def from_sklearn(path: str, target: str, kinds: object = None) -> pl.DataFrame:
     from sklearn import datasets
 
     if path not in SHIPPED:
-        raise ValueError(f"data.path={path} is no table inside scikit-learn: there are {', '.join(SHIPPED)}")
+        raise UserError(f"data.path={path} is no table inside scikit-learn: there are {', '.join(SHIPPED)}")
     bunch = getattr(datasets, f"load_{path}")()
     frame = pl.DataFrame(bunch.data, schema=[str(name) for name in bunch.feature_names])
     return frame.with_columns(pl.Series(target, [str(bunch.target_names[label]) for label in bunch.target]))
@@ -60,11 +61,11 @@ def read_csv(
 ) -> pl.DataFrame:
     """A CSV file with a header, in UTF-8; kinds that are not given are inferred from its first `head` rows.
 
-    ValueError: what is wrong, in which row (1 is the first below the header) and column.
+    UserError: what is wrong, in which row (1 is the first below the header) and column.
     """
     frames = list(csv_batches(path, kinds or {}, separator, null_values, head))
     if not frames:
-        raise ValueError(f"{path} has a header and no rows")
+        raise UserError(f"{path} has a header and no rows")
     return pl.concat(frames, how="vertical_relaxed")  # relaxed: a column's kind may widen on the way
 
 
@@ -99,7 +100,7 @@ def parquet_batches(path: str) -> Iterator[pl.DataFrame]:
             for column in batch.select(pl.col(pl.Date, pl.Datetime)):
                 year = column.dt.year()  # null beyond what polars can show
                 if (column.is_not_null() & ~year.is_between(1, 9999).fill_null(False)).any():
-                    raise ValueError(f"{path}: column {column.name} holds dates outside of the years 1 to 9999")
+                    raise UserError(f"{path}: column {column.name} holds dates outside of the years 1 to 9999")
             yield batch
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise ValueError(f"{path} is not a Parquet file: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{path} is not a Parquet file: {str(error).splitlines()[0]}") from error

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from tabrun.cli.errors import UserError
 from tabrun.tables.values import RowError, check_kind, known
 
 NAMES = ("train", "val", "test")
@@ -43,15 +44,15 @@ class Split:
     def rows(self, frame: pl.DataFrame, labels: np.ndarray, classes: list[str]) -> dict[str, np.ndarray]:
         """Row numbers of train, val and test, each in the table's order; labels are numbers of classes, (rows,)."""
         if (len(self.columns) > 1 and self.column) or (self.time and (self.group or self.num_folds)):
-            raise ValueError(f"data.split: {' and '.join(self.columns)} and folds cannot be combined")
+            raise UserError(f"data.split: {' and '.join(self.columns)} and folds cannot be combined")
         if self.fold and not self.num_folds:
-            raise ValueError(f"data.fold={self.fold} needs data.num_folds")
+            raise UserError(f"data.fold={self.fold} needs data.num_folds")
         if self.num_folds and (self.column or not 0 <= self.fold < self.num_folds or self.num_folds < 2):
-            raise ValueError(
+            raise UserError(
                 f"data.num_folds={self.num_folds} needs data.fold from 0 to {self.num_folds - 1}, no column"
             )
         if self.validation_fraction + self.test_fraction >= 1:
-            raise ValueError("data.split: validation_fraction + test_fraction leave no rows to train on")
+            raise UserError("data.split: validation_fraction + test_fraction leave no rows to train on")
         known(frame, self.columns)
         for name in self.columns:
             check_kind(frame[name], "data.split takes text, numbers or dates")
@@ -87,7 +88,7 @@ class Split:
 
         classes, counts = np.unique(labels, return_counts=True)
         if counts.min() < 3:
-            raise ValueError(
+            raise UserError(
                 f"class {names[classes[counts.argmin()]]} has {counts.min()} rows: train, val and test need one each"
             )
 
@@ -108,7 +109,7 @@ class Split:
             return np.sort(parts[0]), np.sort(parts[1])
 
         if groups is not None and len(np.unique(groups)) < max(3, self.num_folds or 0) + (self.num_folds is not None):
-            raise ValueError(
+            raise UserError(
                 f"column {self.group} holds {len(np.unique(groups))} groups: too few for train, val and test"
             )
         rest, test = part(np.arange(len(labels)), self.test_fraction)
@@ -120,18 +121,18 @@ class Split:
         for name, rows in parts.items() if groups is None else ():
             if absent := set(classes.tolist()) - set(np.unique(labels[rows]).tolist()):
                 few = absent.pop()
-                raise ValueError(f"class {names[few]} has {(labels == few).sum()} rows: too few for some in {name} too")
+                raise UserError(f"class {names[few]} has {(labels == few).sum()} rows: too few for some in {name} too")
         return parts
 
 
 def check(parts: dict[str, np.ndarray], labels: np.ndarray, classes: list[str]) -> None:
-    """Raises ValueError for a part without rows, training rows of one class, or a class that they lack."""
+    """Raises UserError for a part without rows, training rows of one class, or a class that they lack."""
     for name, rows in parts.items():
         if not len(rows):
-            raise ValueError(f"the split leaves no {name} rows: change data.split")
+            raise UserError(f"the split leaves no {name} rows: change data.split")
     learned = set(np.unique(labels[parts["train"]]).tolist())
     if len(learned) < 2:
-        raise ValueError(f"the training rows hold one class, {classes[learned.pop()]}: at least 2 are needed")
+        raise UserError(f"the training rows hold one class, {classes[learned.pop()]}: at least 2 are needed")
     for name in ("val", "test"):
         if strange := set(np.unique(labels[parts[name]]).tolist()) - learned:
-            raise ValueError(f"class {classes[strange.pop()]} is among the {name} rows and not among the training rows")
+            raise UserError(f"class {classes[strange.pop()]} is among the {name} rows and not among the training rows")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
+from tabrun.cli.errors import UserError
 from tabrun.tables.values import RowError, as_class, as_float64, check_kind, columns_of, known
 
 log = logging.getLogger(__name__)
@@ -16,7 +17,7 @@ log = logging.getLogger(__name__)
 def with_target(
     frame: pl.DataFrame, target: str | Sequence[str], drop_missing: bool
 ) -> tuple[pl.DataFrame, Sequence[int] | np.ndarray]:
-    """The rows that have a target, and where they stood; ValueError when some have none and are not to be left out."""
+    """The rows that have a target, and where they stood; UserError when some have none and are not to be left out."""
     targets = columns_of(target)
     known(frame, targets)
     for name, kind in frame.select(targets).schema.items():
@@ -32,7 +33,7 @@ def with_target(
         log.warning("%d rows without a target are left out", empty.sum())
         frame, rows = frame.filter(~empty), np.flatnonzero(~empty)
     if not len(frame):
-        raise ValueError("the table has no rows with a target")
+        raise UserError("the table has no rows with a target")
     return frame, rows
 
 
@@ -50,7 +51,7 @@ def classes_of(frame: pl.DataFrame, target: str | Sequence[str]) -> tuple[np.nda
 
 
 def probabilities(frame: pl.DataFrame, targets: Sequence[str]) -> np.ndarray:
-    """The target columns, (rows, classes); ValueError at the first row that does not sum to 1."""
+    """The target columns, (rows, classes); UserError at the first row that does not sum to 1."""
     shares = np.stack([as_float64(frame[name]) for name in targets], 1)
     wrong = (np.abs(shares.sum(1) - 1) > 1e-4) | (shares < 0).any(1) | ~np.isfinite(shares).all(1)
     if wrong.any():

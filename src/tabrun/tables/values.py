@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tabrun.cli.errors import UserError
 
-class RowError(ValueError):
+
+class RowError(UserError):
     """What is wrong in a row, counted from 0; whoever took that row from a longer table says where (`numbered`)."""
 
     def __init__(self, column: str, row: Any, what: str) -> None:
@@ -34,9 +36,9 @@ def numbered(rows: Sequence[int] | np.ndarray) -> Iterator[None]:
 
 
 def check_kind(column: pl.Series, todo: str) -> None:
-    """Raises ValueError for a column of lists, bytes, durations and the like, of which nothing is made."""
+    """Raises UserError for a column of lists, bytes, durations and the like, of which nothing is made."""
     if column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Duration, pl.Time, pl.Object):
-        raise ValueError(f"column {column.name} holds {column.dtype}: {todo}")
+        raise UserError(f"column {column.name} holds {column.dtype}: {todo}")
 
 
 def typed(column: pl.Series, kind: str) -> pl.Series:
@@ -74,13 +76,13 @@ def reads_as(column: pl.Series, kind: Any) -> pl.Series:
 
 
 def as_float64(column: pl.Series) -> np.ndarray:
-    """A new array; dates are seconds since 1970, missing values NaN. ValueError: a text that is no number."""
+    """A new array; dates are seconds since 1970, missing values NaN. UserError: a text that is no number."""
     if column.dtype in (pl.Date, pl.Datetime):
         return column.cast(pl.Datetime("us")).dt.timestamp("us").cast(pl.Float64).to_numpy(writable=True) / 1e6
     try:
         values = column.cast(pl.Float64, strict=False)
     except pl.exceptions.PolarsError:
-        raise ValueError(f"column {column.name} holds {column.dtype}, not numbers") from None
+        raise UserError(f"column {column.name} holds {column.dtype}, not numbers") from None
     if values.null_count() > column.null_count():
         row = (values.is_null() & column.is_not_null()).arg_max() or 0
         raise RowError(column.name, row, f"{column[row]!r} is not a number")
@@ -88,11 +90,11 @@ def as_float64(column: pl.Series) -> np.ndarray:
 
 
 def polars_type(name: str) -> Any:
-    """The polars type of this name; ValueError for another name, as a checkpoint may say what it likes."""
+    """The polars type of this name; UserError for another name, as a checkpoint may say what it likes."""
     found = getattr(pl, name, None)
     plain = (pl.String, pl.Boolean, pl.Date, pl.Datetime, pl.Time, pl.Duration, pl.Null)
     if not isinstance(found, type(pl.String)) or not (found in plain or found.is_numeric()):
-        raise ValueError(f"{name[:80]!r} is no type of polars")
+        raise UserError(f"{name[:80]!r} is no type of polars")
     return found()
 
 
@@ -130,12 +132,12 @@ def as_class(value: Any) -> str:
 
 
 def known(frame: pl.DataFrame, names: Iterable[str], why: str = "") -> None:
-    """Raises ValueError for a column that the table does not have; `why` it is looked for."""
+    """Raises UserError for a column that the table does not have; `why` it is looked for."""
     for name in names:
         if name not in frame.columns:
             close = difflib.get_close_matches(name, frame.columns, 1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""  # quoted, as it may hold spaces
-            raise ValueError(f"there is no column {name}{why}{hint}: there are {', '.join(frame.columns[:20])}")
+            raise UserError(f"there is no column {name}{why}{hint}: there are {', '.join(frame.columns[:20])}")
 
 
 def columns_of(names: Any) -> list[str]:

@@ -10,35 +10,36 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tabrun.cli.errors import Parser, in_one_line, one_line_errors, visible
+from tabrun.cli.errors import Parser, UserError, in_one_line, one_line_errors, visible
 from tabrun.runs.folder import check_file, checkpoint_file, read_metrics, write_json
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from tabrun.tables.data import TabularData
+    from tabrun.runs.build import Build
     from tabrun.runs.run import Run
+    from tabrun.tables.data import TabularData
 
 WIDEST = 40  # characters of a class that are shown
 
 
 def reproduce(run: Run, data: TabularData) -> dict[str, float]:
-    """The metrics of val and test rows, as training measured them; ValueError when metrics.json says otherwise.
+    """The metrics of val and test rows, as training measured them; UserError when metrics.json says otherwise.
 
     Of runs in less than float32 the losses alone are compared: a metric that counts moves by steps.
     """
     file = run.folder / "metrics.json"
     if not file.exists():
-        raise ValueError(f"{run.folder} is no finished run: it has no metrics.json")
+        raise UserError(f"{run.folder} is no finished run: it has no metrics.json")
     exact = exactly(run)
     found = run.measure(data, "val") | run.measure(data, "test")
     recorded = read_metrics(run.folder, *(name for name in found if name.startswith("val/")))
     if strange := recorded.keys() - found.keys():
-        raise ValueError(f"{file} holds {strange.pop()}, which this run does not measure: train again")
+        raise UserError(f"{file} holds {strange.pop()}, which this run does not measure: train again")
     for name, value in recorded.items():
         compared = exact or name.endswith("/loss")
         if compared and not math.isclose(found[name], value, rel_tol=0, abs_tol=1e-6 if exact else 1e-2):
-            raise ValueError(f"{name} is {found[name]:.7f} now, but {file} says {value:.7f}")
+            raise UserError(f"{name} is {found[name]:.7f} now, but {file} says {value:.7f}")
     return found
 
 
@@ -86,13 +87,13 @@ def fit_temperature(scores: Any, labels: Any) -> float:
 
 
 def evaluate(run: Run, table: str | None, threshold: float | None, calibrate: bool) -> dict[str, Any]:
-    """The whole evaluation as plain values; ValueError when a table has changed, or lacks a column."""
+    """The whole evaluation as plain values; UserError when a table has changed, or lacks a column."""
     import torch
     from sklearn import metrics
 
-    from classify import heads
-    from tabrun.verbs.baselines import baselines, hard
+    from tabrun.runs.predictor import decide
     from tabrun.tables.data import take
+    from tabrun.verbs.baselines import baselines, hard
 
     torch.set_num_threads(run.record["threads"])
     data, classifier, names = run.data(), run.classifier(), list(run.schema.classes)
@@ -106,7 +107,7 @@ def evaluate(run: Run, table: str | None, threshold: float | None, calibrate: bo
     result |= {"rows": len(truth), "threshold": threshold}
 
     def report(probabilities: Any) -> dict[str, float | None]:
-        return measure(truth, probabilities.numpy(), heads.predict(probabilities, threshold).numpy())
+        return measure(truth, probabilities.numpy(), decide(probabilities, threshold).numpy())
 
     result["measures"] = {"this run": report(scores.double().softmax(-1))}
     for name, model in baselines(data).items():
@@ -115,7 +116,7 @@ def evaluate(run: Run, table: str | None, threshold: float | None, calibrate: bo
         val = data.index["val"]
         result["temperature"] = fit_temperature(classifier(take(data.rows, val)), data.labels[val])
         result["measures"]["calibrated"] = report((scores.double() / result["temperature"]).softmax(-1))
-    predictions = heads.predict(scores.softmax(-1), threshold).numpy()
+    predictions = decide(scores.softmax(-1), threshold).numpy()
     given = {"labels": range(len(names)), "zero_division": 0}
     of_class = zip(*metrics.precision_recall_fscore_support(truth, predictions, **given), strict=True)
     keys = ("precision", "recall", "f1", "support")
@@ -150,7 +151,7 @@ def show(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(build: Build) -> None:
     parser = Parser(prog="python -m classify.evaluate", description=__doc__.split("\n")[0])
     parser.add_argument("run", help="a run's folder")
     parser.add_argument(
@@ -164,13 +165,13 @@ def main() -> None:
     words = parser.parse_args()
     with one_line_errors():
         if not 0 <= (words.threshold or 0.0) <= 1:
-            raise ValueError(f"--threshold {words.threshold} is not from 0 to 1")
+            raise UserError(f"--threshold {words.threshold} is not from 0 to 1")
         file = checkpoint_file(words.run)
         if words.table is not None:
             check_file(words.table)
         from tabrun.runs.run import Run, describe
 
-        run = Run.open(file, trust=words.trust)
+        run = Run.open(file, build, trust=words.trust)
         result = evaluate(run, words.table, words.threshold, words.calibrate)
         print(visible(show(result)))
         if "metrics" in result:
@@ -179,7 +180,3 @@ def main() -> None:
             print(visible(f"\n{describe(result['metrics'])}\n{equal}"))
         name = "evaluation" if words.table is None else f"evaluation-{Path(words.table).stem}"
         write_json(run.folder / f"{name}.json", result)
-
-
-if __name__ == "__main__":
-    main()

@@ -11,12 +11,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tabrun.cli.errors import Parser, one_line_errors
+from tabrun.cli.errors import Parser, UserError, one_line_errors
 from tabrun.runs.folder import checkpoint_file, put, write_json
 
 if TYPE_CHECKING:
-    from tabrun.runs.run import Run
+    from tabrun.runs.build import Build
     from tabrun.runs.predictor import TrainedClassifier
+    from tabrun.runs.run import Run
 
 CHECKED_ROWS = 1000
 TOLERANCE = 1e-5
@@ -34,13 +35,13 @@ def to_torch(classifier: TrainedClassifier, rows: Any, file: Path) -> None:
 def export(run: Run, kind: str) -> tuple[Path, float]:
     """Writes the model and its columns beside the run's files; gives the file and the largest difference found.
 
-    ValueError: a probability differs from the checkpoint's by more than 1e-5 on up to 1,000 rows of the run's table.
+    UserError: a probability differs from the checkpoint's by more than 1e-5 on up to 1,000 rows of the run's table.
     """
     import torch
 
     classifier, schema = run.classifier(), run.schema
     if wrong := {"", "probabilities"} & set(schema.feature_names):
-        raise ValueError(f"a column is called {wrong.pop()!r}: this name is taken in the exported model")
+        raise UserError(f"a column is called {wrong.pop()!r}: this name is taken in the exported model")
     frame = run.data().labelled()[0].head(CHECKED_ROWS)
     rows = schema.rows(frame)
     expected = classifier(rows).softmax(-1)
@@ -60,7 +61,7 @@ def export(run: Run, kind: str) -> tuple[Path, float]:
             found = torch.export.load(part).module()(rows).softmax(-1)
         difference = (found - expected).abs().max().item()
         if not difference <= TOLERANCE:
-            raise ValueError(f"{file.name} differs from the checkpoint by {difference:g}: it is not written")
+            raise UserError(f"{file.name} differs from the checkpoint by {difference:g}: it is not written")
         inputs = [{"name": f.label, **({"values": f.values} if hasattr(f, "values") else {})} for f in schema.features]
         about = {"inputs": inputs, "classes": schema.classes, "schema": schema.plain(), "checked_rows": len(frame)}
         put(part, file)
@@ -68,7 +69,7 @@ def export(run: Run, kind: str) -> tuple[Path, float]:
     return file, difference
 
 
-def main() -> None:
+def main(build: Build) -> None:
     parser = Parser(prog="python -m classify.export", description=__doc__.split("\n")[0])
     parser.add_argument("run", help="a run's folder, or a checkpoint")
     parser.add_argument("--format", choices=("onnx", "torch"), default="onnx")
@@ -82,11 +83,7 @@ def main() -> None:
 
         logging.disable(logging.WARNING)  # the exporter's own
         try:
-            file, difference = export(Run.open(checkpoint, trust=words.trust), words.format)
+            file, difference = export(Run.open(checkpoint, build, trust=words.trust), words.format)
         except ModuleNotFoundError as error:
-            raise ValueError(f"{error.name} is not installed: pip install -e '.[export]'") from error
+            raise UserError(f"{error.name} is not installed: pip install -e '.[export]'") from error
         print(f"{file}: within {difference:.1e} of the checkpoint")
-
-
-if __name__ == "__main__":
-    main()

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     import polars as pl
 
-    from tabrun.tables.schema import Schema
     from tabrun.runs.predictor import TrainedClassifier
+    from tabrun.tables.schema import Schema
 
 
 def raw_inputs(schema: Schema, frame: pl.DataFrame) -> dict[str, np.ndarray]:

@@ -15,13 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tabrun.cli.errors import Parser, in_one_line, one_line_errors
+from tabrun.cli.errors import Parser, UserError, in_one_line, one_line_errors
 from tabrun.runs.folder import check_file, checkpoint_file, put
 
 if TYPE_CHECKING:
     import polars as pl
     from tqdm import tqdm
 
+    from tabrun.runs.build import Build
     from tabrun.runs.run import Run
 
 log = logging.getLogger(__name__)
@@ -30,11 +31,11 @@ log = logging.getLogger(__name__)
 def predict(run: Run, table: str, threshold: float | None = None, temperature: float = 1.0) -> Iterator[pl.DataFrame]:
     """For each batch of the file's rows: the id columns, probability_<class> for each class, and prediction.
 
-    ValueError: the file is none, lacks a column, holds something else than in training, or has no rows.
+    UserError: the file is none, lacks a column, holds something else than in training, or has no rows.
     """
     import polars as pl
 
-    from classify.heads import predict as decide
+    from tabrun.runs.predictor import decide
     from tabrun.tables.sources import read_batches
     from tabrun.tables.values import columns_of, known, numbered
 
@@ -49,8 +50,8 @@ def predict(run: Run, table: str, threshold: float | None = None, temperature: f
             with numbered(range(num_rows, num_rows + len(batch))):
                 probabilities = classifier.probabilities(schema.rows(batch), temperature)
             known(batch, ids, ": data.id names it")
-        except ValueError as error:
-            raise ValueError(f"{table}: {error}") from error
+        except UserError as error:
+            raise UserError(f"{table}: {error}") from error
         extra = [name for name in batch.columns if name not in expected]
         if extra and not num_rows:
             log.warning("columns that training left out are ignored: %s", in_one_line(", ".join(extra)))
@@ -59,22 +60,22 @@ def predict(run: Run, table: str, threshold: float | None = None, temperature: f
         decided = pl.Series("prediction", schema.classes)[decide(probabilities, threshold).numpy()]
         yield pl.DataFrame([*batch.select(ids), *shares, decided])
     if not num_rows:
-        raise ValueError(f"{table} has no rows to predict")
+        raise UserError(f"{table} has no rows to predict")
 
 
 def is_pipe(out: str) -> bool:
-    """Whether `out` is written as it comes; ValueError when it cannot be written at all."""
+    """Whether `out` is written as it comes; UserError when it cannot be written at all."""
     target = Path(out).resolve()
     if not target.parent.is_dir():
-        raise ValueError(f"--out {out}: there is no folder {target.parent}")
+        raise UserError(f"--out {out}: there is no folder {target.parent}")
     pipe = out == "-" or (target.exists() and not target.is_file())
     if target.is_dir() or (not pipe and target.suffix.lower() not in ("", ".csv", ".parquet", ".pq")):
-        raise ValueError(f"--out {out}: name a .csv or a .parquet file")
+        raise UserError(f"--out {out}: name a .csv or a .parquet file")
     return pipe
 
 
 def write(batches: Iterator[pl.DataFrame], part: Path, parquet: bool, bar: tqdm) -> None:
-    """Writes to `part` batch by batch: CSV, or Parquet, of pieces beside it; ValueError: CSV cannot hold an id."""
+    """Writes to `part` batch by batch: CSV, or Parquet, of pieces beside it; UserError: CSV cannot hold an id."""
     import polars as pl
 
     pieces = []
@@ -87,7 +88,7 @@ def write(batches: Iterator[pl.DataFrame], part: Path, parquet: bool, bar: tqdm)
                 else:
                     batch.write_csv(sink, include_header=number == 0)
             except pl.exceptions.PolarsError as error:
-                raise ValueError(f"{str(error).splitlines()[0]}: name a .parquet file with --out") from error
+                raise UserError(f"{str(error).splitlines()[0]}: name a .parquet file with --out") from error
             bar.update(len(batch))
     if parquet:
         pl.scan_parquet(pieces, glob=False).sink_parquet(part)
@@ -119,12 +120,12 @@ def on_disk(table: str) -> Iterator[str]:
         file.flush()
         try:
             yield file.name
-        except ValueError as error:
+        except UserError as error:
             name = "standard input" if table == "-" else table
-            raise ValueError(str(error).replace(file.name, name)) from error
+            raise UserError(str(error).replace(file.name, name)) from error
 
 
-def main() -> None:
+def main(build: Build) -> None:
     parser = Parser(prog="python -m classify.predict", description=__doc__.split("\n")[0])
     parser.add_argument("run", help="a run's folder, or a checkpoint")
     parser.add_argument("table", help="a .csv or .parquet file; - reads CSV from a pipe")
@@ -134,7 +135,7 @@ def main() -> None:
     words = parser.parse_args()
     with one_line_errors():
         if not words.temperature > 0 or not 0 <= (words.threshold or 0.0) <= 1:
-            raise ValueError("--temperature must be above 0 and --threshold from 0 to 1")
+            raise UserError("--temperature must be above 0 and --threshold from 0 to 1")
         file = checkpoint_file(words.run)
         if words.table != "-" and not Path(words.table).is_fifo():
             check_file(words.table)
@@ -145,7 +146,7 @@ def main() -> None:
         from tabrun.runs.run import Run
 
         torch.set_num_threads(os.cpu_count() or 1)
-        run = Run.open(file)
+        run = Run.open(file, build)
         with (
             on_disk(words.table) as table,
             whole_file(words.out) as part,
@@ -153,7 +154,3 @@ def main() -> None:
         ):
             batches = predict(run, table, words.threshold, words.temperature)
             write(batches, part, Path(words.out).suffix.lower() in (".parquet", ".pq"), bar)
-
-
-if __name__ == "__main__":
-    main()

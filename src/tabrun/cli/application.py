@@ -1,0 +1,126 @@
+"""Application: the command that trains what a template's `build` makes of its config, once or as a sweep."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, read_write
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from tabrun.cli.check import FIRST_PROCESS, Guard, check_values, in_sweep
+from tabrun.cli.errors import UserError, at_home, errors_that_end, one_line_errors
+from tabrun.cli.keys import explain
+from tabrun.runs.build import Build, conf, resolved
+from tabrun.runs.earlier import said
+from tabrun.runs.folder import clear, lock, read_metrics, release, shown, unlock
+
+log = logging.getLogger(__name__)
+
+
+def application(build: Build) -> Callable[[], None]:
+    """Makes the `main` of a template's train.py.
+
+    `build` goes with the task function, where launchers find it, and to Guard, which Hydra makes by its name alone.
+    """
+
+    def job(cfg: DictConfig) -> float:
+        if in_sweep():
+            return run_job(build, cfg)  # Hydra goes on with the other jobs and then raises what this one raises
+        with errors_that_end():
+            try:
+                return run_job(build, cfg)
+            except BaseException:
+                if FIRST_PROCESS and cfg.resume is None:
+                    release(Path(cfg.folder))
+                if not FIRST_PROCESS:
+                    time.sleep(10)  # what fails in all is said by the first, which then ends the others
+                raise
+
+    job.build = Guard.build = build  # type: ignore[attr-defined]
+    decorated = hydra.main(version_base="1.3", config_path=str(conf(build)), config_name="config")(job)
+    return lambda: main(build, decorated)
+
+
+def main(build: Build, app: Callable[[], Any]) -> None:
+    if not FIRST_PROCESS and sys.platform == "linux":  # it ends with the process that has started it
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        os.kill(int(os.environ.get("FIRST_PROCESS", 0)), 0)  # OSError: that has ended before
+    words = [at_home(word) for word in sys.argv[1:]]
+    sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))  # which Hydra wants first
+    logging.raiseExceptions = False  # a closed pipe ends no training
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise where it would print
+    with one_line_errors():
+        try:
+            app()
+        except (HydraException, OmegaConfBaseException, YAMLError) as error:  # of what was typed, or stands in conf/
+            raise UserError(explain(error, conf(build))) from error
+
+
+def run_job(build: Build, cfg: DictConfig) -> float:
+    """Trains one run, or one job of a sweep that is not stacked; gives the monitored metric."""
+    from tabrun.runs.resume import compared
+    from tabrun.runs.run import describe
+    from tabrun.runs.train import train
+
+    settings = HydraConfig.get()
+    folder = Path(settings.runtime.output_dir)
+    if in_sweep():
+        check_values(cfg, settings.runtime.choices, build)
+        if (folder / "metrics.json").exists():
+            return read_metrics(folder, cfg.monitor)[cfg.monitor]
+        lock(folder)  # by the process that writes it, which may be joblib's
+    config, start = config_of(build, cfg, settings)
+    # trainer=ddp starts its other processes with this command line: this one job, in this folder
+    sys.argv[1:] = [
+        *(word for word in settings.overrides.task if not word.startswith("resume=")),
+        *([f"resume='{config['folder']}'"] if cfg.resume else []),
+        f"folder='{config['folder']}'",
+        f"test={config['test']}",
+        "hydra.mode=RUN",
+    ]
+    with read_write(settings):  # type: ignore[arg-type]
+        settings.run.dir = config["folder"]
+    environment = dict(os.environ)
+    os.environ["FIRST_PROCESS"] = str(os.getpid())
+    try:
+        metrics = train(build, config, start)
+    finally:
+        os.environ.clear()  # trainer=ddp leaves its ranks there, and the next job of a sweep would take itself for one
+        os.environ.update(environment)
+        if in_sweep():
+            unlock(folder)
+    if FIRST_PROCESS:
+        log.info("%s\n%s", describe(metrics), shown(config["folder"]))
+        if cfg.rerun:
+            log.info(compared(Path(cfg.rerun), Path(config["folder"]), build))
+    return metrics[config["monitor"]]
+
+
+def config_of(build: Build, cfg: DictConfig, settings: Any) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The resolved config, the command's own or that of the run which goes on or is repeated, and where it starts."""
+    from tabrun.runs.resume import continued, goes_on, recorded
+    from tabrun.runs.run import Run
+
+    config = resolved(build, cfg, settings.runtime.output_dir, test=cfg.test and not in_sweep())
+    if cfg.rerun:
+        run = Run.open(cfg.rerun, build, trust=cfg.trust)
+        own = recorded(run.trusted(*run.config), config["folder"], cfg.trust)
+        return own | {"test": own["test"] and cfg.test}, None
+    if cfg.resume:
+        return continued(build, config, said(settings.overrides.task) - {"resume", "trust"}, cfg.trust)
+    start = goes_on(build, config) if in_sweep() else None
+    if in_sweep() and start is None:
+        clear(Path(config["folder"]))
+    return config, start

@@ -1,0 +1,114 @@
+"""Train: one run, from its config to its folder."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from torch import nn
+
+from tabrun.cli.check import FIRST_PROCESS
+from tabrun.cli.errors import UserError
+from tabrun.runs.build import Build, Config, set_up, trainer_of
+from tabrun.runs.checkpoint_file import write_checkpoint
+from tabrun.runs.folder import shown, write_json
+from tabrun.runs.pace import set_threads
+from tabrun.runs.resume import take_weights
+from tabrun.runs.run import Run, record
+from tabrun.tables.schema import Schema
+
+log = logging.getLogger(__name__)
+
+DIVERGED = "the training loss ends at %.4g, above %.4g of the class shares: did it diverge? lower optimizer.lr"
+
+
+def train(build: Build, config: Config, start: dict[str, Any] | None = None) -> dict[str, float]:
+    """Trains what a resolved config describes, writes its folder, and returns the metrics of its best weights.
+
+    start: the content of the folder's last.ckpt, where the run goes on from there.
+    UserError: the data, the head and the rest of the config do not fit together.
+    """
+    folder = Path(config["folder"])
+    last = folder / "checkpoints" / "last.ckpt"
+    lightning.seed_everything(config["seed"], verbose=False)
+    data = set_up(build, config)
+    assert data.schema
+    if start and start["record"]["data_sha256"] != data.sha256:
+        raise UserError(f"resume={shown(folder)}: {data.path} has changed since: its rows have another hash")
+    classifier: Any = build.classifier(config, data.schema)
+    set_threads(config, classifier.net)
+    if config["init_from"] and not start:
+        log.info(take_weights(classifier.net, Run.open(config["init_from"], build)))
+    identity: dict[str, Any] = {}
+    saved = {"config": config, "schema": data.schema.plain(), "record": identity}
+    trainer = trainer_of(build, config, saved, start)
+    identity |= record(data, trainer.strategy.root_device.type)
+    if start and FIRST_PROCESS:
+        if start["state_dict"].keys() != classifier.state_dict().keys():
+            raise UserError(f"{last}: its weights do not fit its config")
+        if start["config"] != config:  # of more epochs, say: noted at once, as the run may be killed again
+            write_checkpoint(start | {"config": config, "schema": data.schema.plain()}, last)
+        (folder / "metrics.json").unlink(missing_ok=True)  # of fewer epochs
+    try:
+        with interrupts(folder):
+            trainer.fit(classifier, data, ckpt_path=last if start else None, weights_only=True)
+            return finish(trainer, classifier, data, config, identity)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise UserError(f"out of memory: lower data.batch_size or model.hidden: {error}") from error
+    except Exception as error:
+        if config["speed"]["compile"] and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise UserError(f"speed.compile: {str(error).partition(chr(10) * 2)[0]}") from error
+        raise
+    finally:
+        end_others(trainer.strategy.launcher)
+
+
+def end_others(launcher: Any) -> None:
+    """Ends the other processes of trainer=ddp."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    others = getattr(launcher, "procs", [])
+    while others:
+        others.pop().kill()  # off the list first, or Lightning, which watches it, would kill this process too
+
+
+def finish(trainer: Any, classifier: Any, data: Any, config: Config, identity: dict[str, Any]) -> dict[str, float]:
+    """Measures the best weights on the validation rows and, with `test`, on the test rows; writes what was found."""
+    folder = Path(config["folder"])
+    metrics: dict[str, float] = {}
+    loss, least = getattr(trainer.checkpoint_callback, "train_loss", 0.0), chance(classifier.loss, data.schema)
+    if trainer.is_global_zero and loss > least:
+        log.warning(DIVERGED, loss, least)
+    seen = {"epochs": trainer.current_epoch, "steps": trainer.global_step, "train/loss": loss, "chance": least}
+    for measure in [trainer.validate, trainer.test] if config["test"] else [trainer.validate]:
+        best = folder / "checkpoints" / "best.ckpt"
+        measure(classifier, ckpt_path=best, weights_only=True, verbose=False, datamodule=data)
+        metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
+    if trainer.is_global_zero:
+        write_json(folder / "run.json", identity | seen)
+        write_json(folder / "metrics.json", metrics)
+    return metrics
+
+
+def chance(loss: nn.Module, schema: Schema) -> float:
+    """The cross-entropy of predicting the class shares; of a loss with weights or smoothing, of all classes alike."""
+    plain = isinstance(loss, nn.CrossEntropyLoss) and loss.weight is None and not loss.label_smoothing
+    counts = [count for count in schema.class_counts if count] if plain else [1.0] * schema.num_classes
+    return -sum(count / sum(counts) * math.log(count / sum(counts)) for count in counts)
+
+
+@contextmanager
+def interrupts(folder: Path | None = None) -> Iterator[None]:
+    """Turns SystemExit, which ends the Trainer on Ctrl-C or SIGTERM, into how to go on with the run in `folder`."""
+    try:
+        yield
+    except SystemExit as stop:
+        kept = folder and (folder / "checkpoints" / "last.ckpt").exists()
+        said = f"go on with resume={shown(folder)}" if folder and kept else "nothing was kept" if folder else ""
+        raise KeyboardInterrupt(said, 130 if stop.code in (1, 130) else 143) from None
