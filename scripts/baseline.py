@@ -12,8 +12,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from classify import build
-from tabrun.cli.keys import CONF
-from classify.train import train
+from tabrun.runs.build import conf, set_up
+from tabrun.runs.train import train
 
 TABLES = ("breast_cancer", "wine", "digits")
 
@@ -23,8 +23,8 @@ def accuracies(table: str) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         cfg = compose("config", [f"data={table}", f"folder={folder}", "mode=min"])
         config = OmegaConf.to_container(cfg, resolve=True)
-        ours = train(config)["test/accuracy"]
-        data = build.data(config)
+        ours = train(build, config)["test/accuracy"]
+        data = set_up(build, config)
     rows, labels, index = data.rows.numpy(), data.labels.numpy(), data.index
     regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     regression.fit(rows[index["train"]], labels[index["train"]])
@@ -33,6 +33,6 @@ def accuracies(table: str) -> tuple[float, float]:
 
 if __name__ == "__main__":
     print("| table | default run | LogisticRegression |\n|---|---|---|")
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(conf(build)), version_base="1.3"):
         for table in TABLES:
             print("| {} | {:.4f} | {:.4f} |".format(table, *accuracies(table)))

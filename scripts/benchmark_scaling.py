@@ -32,19 +32,20 @@ def parts(path: str, epochs: int) -> tuple[Any, Any, Any]:
     from omegaconf import OmegaConf
 
     from classify import build
-    from classify import callbacks
-    from tabrun.runs import chunks as quick# noqa: F401
-    from tabrun.cli.keys import CONF
+    from tabrun.runs import train  # noqa: F401
+    from tabrun.runs.build import conf, set_up
 
     words = ["data=parquet", f"data.path={path}", "data.target=label", f"data.batch_size={BATCH}", "mode=min"]
     words += [f"trainer.max_epochs={epochs}", f"folder={path}.{time.monotonic_ns()}", "speed.threads=1"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(conf(build)), version_base="1.3"):
         config: Any = OmegaConf.to_container(compose("config", words), resolve=True)
-    return build, config, lambda: build.data(config)
+    return build, config, lambda: set_up(build, config)
 
 
 def fitted(build: Any, config: Any, data: Any) -> object:
-    trainer = build.trainer(config, {"config": config, "schema": data.schema.plain(), "record": {}})
+    from tabrun.runs.build import trainer_of
+
+    trainer = trainer_of(build, config, {"config": config, "schema": data.schema.plain(), "record": {}})
     trainer.fit(build.classifier(config, data.schema), data)
     return data
 

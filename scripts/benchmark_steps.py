@@ -43,9 +43,10 @@ def words(work: str, rows: int, epochs: int, validation: float) -> list[str]:
 def composed(*words: str) -> Any:
     from hydra import compose, initialize_config_dir
 
-    from tabrun.cli.keys import CONF
+    from classify import build
+    from tabrun.runs.build import conf
 
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(conf(build)), version_base="1.3"):
         return compose("config", list(words))
 
 
@@ -62,11 +63,12 @@ class Work:
 
     def __init__(self, name: str, folder: str, rows: int, epochs: int, device: str = "cpu") -> None:
         from classify import build
+        from tabrun.runs.build import set_up
 
         self.name, self.folder, self.num_rows, self.epochs, self.device = name, folder, rows, epochs, device
         self.num_steps = self.epochs * -(-rows // WORKS[name][2])
         self.columns, self.hidden, self.batch_size = WORKS[name]
-        self.data = {share: build.data(self.config(share)) for share in (0.01, 0.25)}
+        self.data = {share: set_up(build, self.config(share)) for share in (0.01, 0.25)}
         table = self.data[0.01]
         self.rows, self.labels = table.rows[table.index["train"]], table.labels[table.index["train"]]
         self.standardised = (self.rows - self.rows.mean(0)) / self.rows.std(0)
@@ -109,11 +111,12 @@ class Work:
     def fit(self, config: dict[str, Any], data: Any, times: int = 1) -> float:
         """The seconds of the last of so many fits of one classifier."""
         from classify import build
+        from tabrun.runs.build import trainer_of
 
         classifier = build.classifier(config, data.schema)
         saved = {"config": config, "schema": data.schema.plain(), "record": {}}
         for _ in range(times):
-            trainer = build.trainer(config, saved)
+            trainer = trainer_of(build, config, saved)
             found = self.seconds(lambda trainer=trainer: trainer.fit(classifier, data))  # type: ignore[misc]
         return found
 

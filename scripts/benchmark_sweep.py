@@ -38,8 +38,9 @@ def table(
 
 
 def row(name: str, num_rows: int, repeats: int, epochs: int, without: Sequence[str]) -> dict[str, Any]:
+    from classify import build
+    from tabrun.runs.train import train
     from tabrun.stack.training import train_population
-    from classify.train import train
 
     torch.set_num_threads(1)
     rates = [0.001 * 1.05**i for i in range(MOST)]
@@ -59,18 +60,18 @@ def row(name: str, num_rows: int, repeats: int, epochs: int, without: Sequence[s
             for _ in range(MANY):
                 work.sklearn()
 
-        train(config(rates[0]))  # to warm up
-        one = median(seconds(lambda: train(config(rates[0]))) for _ in range(repeats))
+        train(build, config(rates[0]))  # to warm up
+        one = median(seconds(lambda: train(build, config(rates[0]))) for _ in range(repeats))
         found: dict[str, Any] = {"net": name, "one run, s": one}
 
         def stacked(number: int) -> float:
             configs = [config(rate) for rate in rates[:number]]
-            return median(seconds(lambda: train_population(configs)) for _ in range(repeats))
+            return median(seconds(lambda: train_population(build, configs)) for _ in range(repeats))
 
         found[f"{MANY} rates as one"] = stacked(MANY) / one
         found[f"{MOST} as one"] = stacked(MOST) / one
         turns = [config(rate) for rate in rates[:MANY]]
-        found[f"{MANY} in turn"] = seconds(lambda: [train(each) for each in turns]) / one
+        found[f"{MANY} in turn"] = seconds(lambda: [train(build, each) for each in turns]) / one
         if "joblib" not in without:
             found[f"{MANY} by joblib, {os.cpu_count()} cores, a whole command"] = seconds(with_joblib) / one
         with warnings.catch_warnings():

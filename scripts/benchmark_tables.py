@@ -37,8 +37,8 @@ def set_up(path: str) -> Callable[[], object]:
 
     from tabrun.tables.columns import Columns
     from tabrun.tables.data import TabularData
-    from tabrun.tables.split import Split
     from tabrun.tables.sources import read_csv
+    from tabrun.tables.split import Split
 
     data = TabularData(path, read_csv, "label", Split(), Columns())
     return data.setup
@@ -48,13 +48,13 @@ def predict_all(path: str, run: str) -> Callable[[], object]:
     import torch  # noqa: F401  (imports are no part of the work)
     import tqdm  # noqa: F401
 
-    from classify import heads
-    from tabrun.verbs import predict
-    from tabrun.tables import sources as tables# noqa: F401
+    from classify import build
     from tabrun.runs.run import Run  # noqa: F401
+    from tabrun.tables import sources as tables  # noqa: F401
+    from tabrun.verbs import predict
 
     sys.argv[1:] = [run, path, "-o", f"{run}/predictions.csv"]
-    return predict.main
+    return lambda: predict.main(build)
 
 
 def write(file: str, num_rows: int, times: int = 1) -> None:

@@ -23,15 +23,12 @@ import sklearn.model_selection  # noqa: F401
 import torch
 from hydra import compose, initialize_config_dir
 
-from tabrun.runs import resume as again
-from classify import callbacks
-from tabrun.runs import folder
-from tabrun.runs import chunks as quick# noqa: F401
-from tabrun.cli.check import check_values
-from tabrun.cli.keys import CONF
-from tabrun.stack import population
-from tabrun.stack import summary# noqa: F401
+from classify import build, classifier  # noqa: F401
 from classify.train import main as train_main
+from tabrun.cli.check import check_values
+from tabrun.runs import checkpoints, folder, train  # noqa: F401
+from tabrun.runs.build import conf
+from tabrun.stack import summary, training  # noqa: F401
 
 COMMON = ["data=wine", "trainer.max_epochs=12", "speed.threads=1"]
 RUNS = [  # what has a state of its own that could be lost
@@ -53,9 +50,9 @@ COMPARED = ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "loo
 
 def prepare() -> None:
     """What every process would do first is done once."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(conf(build)), version_base="1.3"):
         config = compose("config", COMMON, return_hydra_config=True)
-        check_values(config, config.hydra.runtime.choices)
+        check_values(config, config.hydra.runtime.choices, build)
     gc.freeze()  # or each process copies, at its first collection, all that was imported
 
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from handed import CONF
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from server import client
 
 import hydra_plugins.vectorized  # noqa: F401  (before the fixtures that restore what Hydra knows)
-from tabrun.cli.keys import CONF
 from classify.train import main
 
 ROOT = CONF.parent

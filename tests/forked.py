@@ -18,14 +18,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from handed import CONF, check_values
 from hydra import compose, initialize_config_dir
 
-from tabrun.cli.check import check_values
-from tabrun.cli.keys import CONF
-
 LIGHT = ("hydra._internal.utils", "tabrun.cli.check", "tabrun.runs.folder")
-HEAVY = (*LIGHT, "lightning", "sklearn.datasets", "sklearn.model_selection", "tabrun.verbs.baselines", "tabrun.runs.run")
-HEAVY = (*HEAVY, "tabrun.runs.resume", "classify.callbacks", "tabrun.runs.chunks", "torchmetrics.classification")
+HEAVY = (
+    *LIGHT,
+    "lightning",
+    "sklearn.datasets",
+    "sklearn.model_selection",
+    "tabrun.verbs.baselines",
+    "tabrun.runs.run",
+)
+HEAVY = (*HEAVY, "tabrun.runs.train", "classify.classifier", "tabrun.runs.checkpoints", "torchmetrics.classification")
 AT_ONCE = 2
 
 

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import configure
+from handed import compared, open_run, train
 
 from classify import load
-from tabrun.runs.resume import compared
-from tabrun.runs.run import Run
-from classify.train import main, train
+from classify.train import main
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +28,12 @@ def test_init_from_takes_what_fits_and_says_what_does_not(
     caplog.set_level(logging.INFO)
     common = ["data=iris", "model.dropout=0.2", "trainer.max_epochs=1", "optimizer.lr=0", f"init_from={run}"]
     train(configure(tmp_path / "whole", *common))
-    weights = Run.open(run).weights
-    for name, value in Run.open(tmp_path / "whole", "last").weights.items():
+    weights = open_run(run).weights
+    for name, value in open_run(tmp_path / "whole", "last").weights.items():
         assert torch.equal(value, weights[name])  # a rate of 0 leaves what it began with, the best and not the last
     assert f"{', '.join(weights)}, which are all" in caplog.text
     train(configure(tmp_path / "part", *common, "model.hidden=[64,5]", "seed=1"))
-    found = Run.open(tmp_path / "part", "last").weights
+    found = open_run(tmp_path / "part", "last").weights
     assert [name for name in weights if name in found and torch.equal(found[name], weights[name])] == [
         *("body.0.weight", "body.0.bias")
     ]
@@ -54,7 +53,7 @@ def test_rerun_is_equal_and_says_so(
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # as `main` does, and this undoes it
     main()
     assert capsys.readouterr().out.splitlines()[-1].endswith("run: weights and metrics, to the last bit")
-    assert Run.open(tmp_path / "again").config["folder"] == str(tmp_path / "again")
+    assert open_run(tmp_path / "again").config["folder"] == str(tmp_path / "again")
     assert load(tmp_path / "again").predict_proba(torch.zeros(1, 4)).shape == (1, 3)
 
 

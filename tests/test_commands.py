@@ -15,15 +15,14 @@ import polars as pl
 import pytest
 import torch
 from conftest import configure, run_command
+from handed import open_run, train
 
-from tabrun.verbs import evaluate
 from classify import load
-from tabrun.runs.run import Run
-from classify.train import train
+from tabrun.verbs import evaluate
 
 
 def weights(folder: Path, checkpoint: str = "last") -> dict[str, torch.Tensor]:
-    return Run.open(folder, checkpoint).weights
+    return open_run(folder, checkpoint).weights
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -59,7 +58,7 @@ def test_the_checkpoint_alone_is_enough_without_hydra_or_lightning(finished: Pat
 
 
 def test_load_predicts_what_metrics_json_says(finished: Path) -> None:
-    run = Run.open(finished)
+    run = open_run(finished)
     data, classifier = run.data(), load(finished)
     test = data.index["test"]
     predicted = np.searchsorted(classifier.classes_, classifier.predict(data.rows[test]))
@@ -70,7 +69,7 @@ def test_load_predicts_what_metrics_json_says(finished: Path) -> None:
 
 
 def test_evaluate_reproduces_the_metrics_and_refuses_a_changed_table(finished: Path, tmp_path: Path) -> None:
-    metrics = evaluate.evaluate(Run.open(finished), None, None, False)["metrics"]
+    metrics = evaluate.evaluate(open_run(finished), None, None, False)["metrics"]
     assert metrics == pytest.approx(json.loads((finished / "metrics.json").read_text()), abs=1e-6)
     changed = tmp_path / "changed"
     shutil.copytree(finished, changed)
@@ -79,7 +78,7 @@ def test_evaluate_reproduces_the_metrics_and_refuses_a_changed_table(finished: P
         content["record"]["data_sha256"] = "0" * 64
         torch.save(content, file)
     with pytest.raises(ValueError, match="breast_cancer has changed"):
-        Run.open(changed).data()
+        open_run(changed).data()
 
 
 @pytest.mark.filterwarnings("ignore")

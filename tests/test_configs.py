@@ -5,13 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, configure
+from handed import CONF, check_values, set_up, train, trainer_of
 from hydra import compose, initialize_config_dir
 
 from classify import build
 from tabrun.tables import sources as tables
-from tabrun.cli.check import check_values
-from tabrun.cli.keys import CONF
-from classify.train import train
 
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 FILES = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
@@ -37,13 +35,13 @@ def test_composes_checks_and_builds(choice: str, tmp_path: Path, monkeypatch: py
         config = configure(tmp_path, choice)
     if choice == "trainer=gpu" and not torch.cuda.is_available():
         with pytest.raises(Exception, match="gpu"):
-            build.trainer(config, {})
+            trainer_of(config, {})
         return
-    data = build.data(config)
+    data = set_up(config)
     classifier = build.classifier(config, data.schema)
     rows, labels = next(iter(data.train_dataloader()))
     assert classifier(rows).shape == (len(labels), data.schema.num_classes)
-    assert build.trainer(config, {}).max_epochs == config["trainer"]["max_epochs"]
+    assert trainer_of(config, {}).max_epochs == config["trainer"]["max_epochs"]
 
 
 def test_the_target_may_be_several_columns() -> None:
@@ -62,13 +60,13 @@ def test_trains(choice: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("table", "columns", "classes"), [("breast_cancer", 30, 2), ("iris", 4, 3), ("wine", 13, 3)])
 def test_shipped_tables(table: str, columns: int, classes: int, tmp_path: Path) -> None:
-    schema = build.data(configure(tmp_path, f"data={table}")).schema
+    schema = set_up(configure(tmp_path, f"data={table}")).schema
     assert schema is not None
     assert (len(schema.numbers), schema.num_classes) == (columns, classes)
 
 
 def test_digits_drops_the_pixels_that_are_always_white(tmp_path: Path) -> None:
-    schema = build.data(configure(tmp_path, "data=digits")).schema
+    schema = set_up(configure(tmp_path, "data=digits")).schema
     assert schema is not None
     assert 50 < len(schema.numbers) < 64
     assert schema.classes == tuple("0123456789")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tabrun.runs import folder
 from tabrun.cli.errors import errors_that_end
+from tabrun.runs import folder
 
 # twenty processes that take a folder at the same moment, each with its own name by the clock, or all the same one
 RUSH = """
@@ -22,7 +22,7 @@ from hydra import compose, initialize_config_dir
 from tabrun.cli import check
 from tabrun.cli import keys
 from tabrun.runs import folder
-with initialize_config_dir(str(keys.CONF), version_base="1.3"):
+with initialize_config_dir(str(CONF), version_base="1.3"):
     config = compose("config")
 start = time.time() + 0.3
 for _ in range(20):

@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import polars as pl
+from handed import CONF
 from hydra import compose, initialize_config_dir
 
-from tabrun.cli.keys import CONF, leaves
+from tabrun.cli.keys import leaves
 
 LIMIT = 60  # seconds for a case, which takes less than one
 ROWS = 60

@@ -16,17 +16,13 @@ import polars as pl
 import pytest
 import torch
 from conftest import ROOT, configure
+from handed import check_targets, compared, continued, open_run, shipped, train
 
-from tabrun.cli import errors
-from tabrun.verbs import evaluate
-from tabrun.verbs import export
 from classify import load
-from tabrun.verbs import predict
-from tabrun.runs.resume import compared, continued, recorded
+from tabrun.cli import errors
 from tabrun.runs.folder import read_metrics
-from tabrun.runs.run import Run
-from classify.train import train
-from tabrun.runs.trust import check_targets, shipped
+from tabrun.runs.resume import recorded
+from tabrun.verbs import evaluate, export, predict
 
 
 @pytest.fixture
@@ -88,12 +84,12 @@ def test_nothing_that_a_checkpoint_names_is_called(
         work.append(lambda run: export.export(run, "torch"))
     for verb in work:
         with pytest.raises(ValueError, match=r"os.mkdir.*say --trust"):
-            verb(Run.open(run))
+            verb(open_run(run))
     assert len(load(run).classes_) == 2  # needs neither
     assert not pwned.exists()
     if name != "a partial":
         with contextlib.suppress(Exception):  # whatever a folder does not fit
-            work[0](Run.open(run, trust=True))
+            work[0](open_run(run, trust=True))
         assert pwned.exists()  # the attack is a real one
 
 
@@ -106,18 +102,28 @@ def test_nor_by_a_run_that_goes_on_or_is_repeated(forged: Callable[..., Path], t
             continued(configure(run), [], False)
         assert continued(configure(run), [], True)["callbacks"]["early_stopping"] == call
         (run / "checkpoints" / "last.ckpt").unlink(missing_ok=True)
-        (run / ".hydra" / "config.yaml").write_text(json.dumps(Run.open(run).config))
+        (run / ".hydra" / "config.yaml").write_text(json.dumps(open_run(run).config))
     with pytest.raises(ValueError, match="would call"):
-        Run.open(run).trusted(*Run.open(run).config)  # as rerun= asks
+        open_run(run).trusted(*open_run(run).config)  # as rerun= asks
 
 
 def test_what_may_be_called() -> None:
     fine = {*shipped(), "torchmetrics.classification.MulticlassPrecision", "torch.optim.RMSprop"}
-    fine |= {"torch.optim.lr_scheduler.StepLR", "lightning.pytorch.callbacks.Timer", "tabrun.tables.sources.read_parquet"}
-    assert {"tabrun.tables.data.TabularData", "lightning.Trainer"} <= shipped()
+    fine |= {
+        "torch.optim.lr_scheduler.StepLR",
+        "lightning.pytorch.callbacks.Timer",
+        "tabrun.read_parquet",
+    }
+    assert {"tabrun.TabularData", "lightning.Trainer"} <= shipped()
     for target in fine:
         check_targets([{"a": {"_target_": target}}], "run")
-    wrong = {"os.system", "builtins.eval", "tabrun.tables.sources.Path", "tabrun.runs.folder.release", "tabrun.cli.check.Guard"}
+    wrong = {
+        "os.system",
+        "builtins.eval",
+        "tabrun.tables.sources.Path",
+        "tabrun.runs.folder.release",
+        "tabrun.cli.check.Guard",
+    }
     wrong |= {"torch.load", "torch.optim.lr_scheduler.partial", "torch.optim.lr_scheduler.warnings.warn", "lightning.x"}
     wrong |= {"lightning.seed_everything", "classify.nets.torch.load", "torch.optim", "", "hydra.utils.instantiate"}
     for value in (*wrong, 1, None, ["os.system"]):
@@ -171,7 +177,7 @@ def test_checkpoints_of_other_content(name: str, forged: Callable[..., Path]) ->
 
 def test_a_class_with_a_name_of_a_megabyte(forged: Callable[..., Path], finished: Path) -> None:
     long = "x" * 2**20
-    rows = Run.open(finished).data().rows
+    rows = open_run(finished).data().rows
     assert set(load(forged(lambda content: content["schema"].update(classes=["benign", long]))).predict(rows)) == {
         *("benign", long)
     }
@@ -193,7 +199,7 @@ def test_odd_file_names_and_cells_are_kept_as_they_are(tmp_path: Path) -> None:
     config = configure(tmp_path / "run", *words, "data.path=table")
     config["data"]["path"] = str(file)
     train(config)
-    run = Run.open(tmp_path / "run")
+    run = open_run(tmp_path / "run")
     with predict.whole_file(str(folder / ".." / "-out\n.csv")) as part:
         pl.concat(predict.predict(run, str(file))).write_csv(part)
     found = pl.read_csv(folder.parent / "-out\n.csv", infer_schema=False)
@@ -391,7 +397,7 @@ def test_forged_configs_are_refused(name: str, forged: Callable[..., Path]) -> N
     run = forged(UNBUILT[name])
     shutil.copy(run / "checkpoints" / "best.ckpt", run / "checkpoints" / "last.ckpt")
     with pytest.raises(ValueError, match=r"."):
-        Run.open(run).data()
+        open_run(run).data()
     if name != "key":
         with pytest.raises(ValueError, match=re.escape(str(run))):
             continued(configure(run), [], False)
@@ -422,7 +428,7 @@ def test_what_is_written_beside_a_run_is_not_written_through_links(finished: Pat
     target.write_text("mine")
     for name in ("part-model.pt2", "model.pt2", "model.pt2.json"):
         (run / name).symlink_to(target)
-    export.export(Run.open(run), "torch")
+    export.export(open_run(run), "torch")
     assert target.read_text() == "mine"
     assert not (run / "model.pt2").is_symlink()
 
@@ -468,7 +474,7 @@ def test_metrics_of_another_shape(text: str, finished: Path, tmp_path: Path) -> 
     (tmp_path / "run" / "metrics.json").write_text(text)
     for work in (
         lambda: read_metrics(tmp_path / "run", "val/loss"),
-        lambda: evaluate.reproduce(Run.open(tmp_path / "run"), Run.open(tmp_path / "run").data()),
+        lambda: evaluate.reproduce(open_run(tmp_path / "run"), open_run(tmp_path / "run").data()),
     ):
         with pytest.raises(ValueError, match=r"metrics.json (is not|does not hold|lacks)"):
             work()

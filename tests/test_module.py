@@ -10,16 +10,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import configure
+from handed import open_run, train
 from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 from torch import nn
 
 from classify import build
+from classify.classifier import Classifier, Measures
 from tabrun.runs import pace
 from tabrun.tables.columns import Number
-from classify.classifier import Classifier, Measures
-from tabrun.runs.run import Run
 from tabrun.tables.schema import Schema
-from classify.train import train
 
 
 def schema(num_classes: int) -> Schema:
@@ -32,7 +31,7 @@ def test_metrics_are_scikit_learns(num_classes: int) -> None:
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(300, num_classes, generator=generator)
     labels = torch.randint(num_classes, (300,), generator=generator)
-    measures = Measures(build.metrics(configure("unused"), schema(num_classes)))
+    measures = Measures(build.measures(configure("unused"), schema(num_classes)))
     for batch in torch.arange(300).split(77):
         measures.update(scores[batch], labels[batch])
     found = {name: value.item() for name, value in measures.compute("val").items()}
@@ -194,7 +193,7 @@ def test_a_compiled_step_learns_the_same(tmp_path: Path) -> None:
 def test_a_run_in_bfloat16_learns_and_is_read_back(precision: str, tmp_path: Path) -> None:
     metrics = train(configure(tmp_path, "trainer.max_epochs=20", f"trainer.precision={precision}"))
     assert metrics["val/accuracy"] > 0.9
-    run = Run.open(tmp_path)
+    run = open_run(tmp_path)
     assert run.measure(run.data(), "val")["val/loss"] == pytest.approx(metrics["val/loss"], abs=0.01)
 
 

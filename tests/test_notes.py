@@ -8,13 +8,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import configure
+from handed import set_up, train
 from sklearn.preprocessing import StandardScaler
 from torch import nn, optim
 
 from classify import build
-from classify.heads import Sigmoid, Softmax, predict
+from classify.heads import Sigmoid, Softmax
 from classify.nets import mlp
-from classify.train import train
+from tabrun.runs.predictor import decide
 
 
 def test_sigmoid_of_6() -> None:
@@ -101,7 +102,7 @@ def test_the_trainers_step_is_that_step(tmp_path) -> None:
     config = configure(tmp_path, *overrides)
     train(config)
     torch.manual_seed(config["seed"])
-    data = build.data(config)
+    data = set_up(config)
     net = build.net(config, data.schema)
     rows, labels = next(iter(data.train_dataloader()))
     nn.CrossEntropyLoss()(net(rows), labels).backward()
@@ -112,11 +113,11 @@ def test_the_trainers_step_is_that_step(tmp_path) -> None:
 
 def test_the_threshold_is_half_and_can_be_changed() -> None:
     probabilities = torch.tensor([[0.6, 0.4], [0.5, 0.5], [0.2, 0.8]])
-    assert predict(probabilities).tolist() == [0, 1, 1]
-    assert predict(probabilities, threshold=0.4).tolist() == [1, 1, 1]
-    assert predict(probabilities, threshold=0.9).tolist() == [0, 0, 0]
+    assert decide(probabilities).tolist() == [0, 1, 1]
+    assert decide(probabilities, threshold=0.4).tolist() == [1, 1, 1]
+    assert decide(probabilities, threshold=0.9).tolist() == [0, 0, 0]
     with pytest.raises(ValueError, match="2 classes"):
-        predict(torch.ones(1, 3) / 3, threshold=0.5)
+        decide(torch.ones(1, 3) / 3, threshold=0.5)
 
 
 def test_the_gradient_is_zero_at_a_minimum() -> None:

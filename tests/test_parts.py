@@ -12,11 +12,11 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_class_weight
 
 from classify import build
+from classify.heads import Sigmoid, Softmax, head_for
+from classify.nets import Encode, activation_layer, mlp
 from tabrun.tables import sources as tables
 from tabrun.tables.columns import Columns
 from tabrun.tables.data import Batches, TabularData
-from classify.heads import Sigmoid, Softmax, head_for
-from classify.nets import Encode, activation_layer, mlp
 from tabrun.tables.schema import Schema
 from tabrun.tables.split import Split
 

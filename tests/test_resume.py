@@ -15,12 +15,10 @@ from conftest import ROOT, configure
 from states import KINDS
 
 from tabrun.runs import earlier
-from tabrun.runs.resume import continued, goes_on
-from tabrun.runs.run import Run
-from classify.train import train
 
 sys.path.insert(0, str(ROOT / "scripts"))
 import kill_test
+from handed import continued, goes_on, open_run, train
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +71,7 @@ def test_a_damaged_last_checkpoint_is_replaced_by_the_one_before(
     content = bytearray(last.read_bytes())
     content[len(content) // 2 : len(content) // 2 + 64] = bytes(64)
     last.write_bytes(content)  # best.ckpt too, where it is the same file
-    train(continued(config, [], False))
+    train(*continued(config, [], False))
     assert "last.ckpt is not a whole checkpoint" in caplog.text
     assert "going on from previous.ckpt" in caplog.text
     assert not kill_test.differences(tmp_path / "whole", tmp_path / "cut")
@@ -97,10 +95,10 @@ def test_more_epochs_continue_a_finished_run(tmp_path: Path) -> None:
     whole, cut = ([*words, f"trainer.max_epochs={epochs}"] for epochs in (40, 3))
     train(configure(tmp_path / "whole", *whole))
     train(configure(tmp_path / "cut", *cut))
-    train(continued(configure(tmp_path / "cut", *whole), ["trainer.max_epochs"], False))
-    assert Run.open(tmp_path / "cut").config == {
-        **Run.open(tmp_path / "whole").config,
-        **{key: Run.open(tmp_path / "cut").config[key] for key in ("folder", "callbacks", "logger")},
+    train(*continued(configure(tmp_path / "cut", *whole), ["trainer.max_epochs"], False))
+    assert open_run(tmp_path / "cut").config == {
+        **open_run(tmp_path / "whole").config,
+        **{key: open_run(tmp_path / "cut").config[key] for key in ("folder", "callbacks", "logger")},
     }
     for name in ("metrics.json", "run.json", "log/metrics.csv"):
         assert (tmp_path / "cut" / name).read_text() == (tmp_path / "whole" / name).read_text()

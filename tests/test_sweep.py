@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 import torch
 from conftest import Command, configure
+from handed import CONF, continued, open_run, stackable, stacks, train, train_population
 from hydra import initialize_config_dir, version
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
@@ -19,16 +20,11 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import open_dict
 
 from classify import nets
-from tabrun.runs.resume import continued
-from tabrun.cli.keys import CONF
 from classify.nets import mlp
-from tabrun.runs.run import Run
 from tabrun.stack import training
 from tabrun.stack.launcher import Launcher
-from tabrun.stack.plan import most_members, stackable, stacks
+from tabrun.stack.plan import most_members
 from tabrun.stack.rates import log_spaced, suggested
-from tabrun.stack.training import train_population
-from classify.train import train
 
 RATES = [["optimizer.lr=0.01"], ["optimizer.lr=0.05"], ["optimizer.lr=0.2"]]
 DECAYS = [["optimizer.lr=0.01", "optimizer.weight_decay=0.1"], ["optimizer.lr=0.05"]]
@@ -61,7 +57,7 @@ def test_a_member_equals_its_run_alone(kind: str, tmp_path: Path) -> None:
         metrics = train(configure(alone, *common, *job, "test=false"))
         assert json.loads((tmp_path / f"stacked{i}" / "metrics.json").read_text()) == pytest.approx(metrics, abs=1e-6)
         for name in ("last", "best"):
-            one, other = Run.open(alone, name), Run.open(tmp_path / f"stacked{i}", name)
+            one, other = open_run(alone, name), open_run(tmp_path / f"stacked{i}", name)
             assert one.num_epochs == other.num_epochs
             for key, value in one.weights.items():
                 assert (value - other.weights[key]).norm() <= 1e-9 * value.norm(), key
@@ -82,7 +78,7 @@ def test_members_with_categories_and_batches_of_their_own(tmp_path: Path) -> Non
         train_population([configure(tmp_path / f"{name}-stacked{i}", *job) for i, job in enumerate(jobs)])
         for i, job in enumerate(jobs):
             train(configure(tmp_path / f"{name}-alone{i}", *job))
-            one, other = (Run.open(tmp_path / f"{name}-{kind}{i}", "last").weights for kind in ("stacked", "alone"))
+            one, other = (open_run(tmp_path / f"{name}-{kind}{i}", "last").weights for kind in ("stacked", "alone"))
             assert all((one[key] - other[key]).norm() <= 1e-9 * other[key].norm() for key in one), name
 
 
@@ -102,8 +98,8 @@ def test_a_member_that_stopped_early_has_stopped_and_one_that_diverged_keeps_its
     members = train_population([configure(tmp_path / f"{i}", *words, rate) for i, rate in enumerate(rates)])
     assert members[0].epochs == 3
     more = configure(tmp_path / "0", *words, rates[0], "trainer.max_epochs=120")
-    assert train(continued(more, ["trainer.max_epochs"], False)) == pytest.approx(members[0].metrics)
-    assert Run.open(tmp_path / "0", "last").num_epochs == 3
+    assert train(*continued(more, ["trainer.max_epochs"], False)) == pytest.approx(members[0].metrics)
+    assert open_run(tmp_path / "0", "last").num_epochs == 3
     assert "lower optimizer.lr" in str(members[2].error)
     assert (tmp_path / "2" / "log" / "metrics.csv").exists()
     assert not (tmp_path / "2" / "metrics.json").exists()
@@ -144,9 +140,9 @@ def test_a_member_goes_on_as_its_run_alone_would(tmp_path: Path) -> None:
             ]
         )
         words = [*common, *kind, *RATES[1], "trainer.max_epochs=12"]
-        train(continued(configure(folder / "half1", *words), ["trainer.max_epochs"], True))
+        train(*continued(configure(folder / "half1", *words), ["trainer.max_epochs"], True))
         train(configure(folder / "whole", *words))
-        one, other = Run.open(folder / "half1", "last"), Run.open(folder / "whole", "last")
+        one, other = open_run(folder / "half1", "last"), open_run(folder / "whole", "last")
         logs = [(folder / name / "log" / "metrics.csv").read_text().splitlines() for name in ("half1", "whole")]
         assert [row.split(",")[:2] for row in logs[0]] == [row.split(",")[:2] for row in logs[1]]
         assert one.num_epochs == other.num_epochs
@@ -183,7 +179,7 @@ def test_a_net_of_other_layers_goes_through_vmap(tmp_path: Path, monkeypatch: py
     train_population([config(tmp_path / f"stacked{i}", job) for i, job in enumerate(RATES)])
     for i, job in enumerate(RATES):
         train(config(tmp_path / f"alone{i}", job))
-        one, other = (Run.open(tmp_path / f"{name}{i}", "last").weights for name in ("stacked", "alone"))
+        one, other = (open_run(tmp_path / f"{name}{i}", "last").weights for name in ("stacked", "alone"))
         assert all((one[key] - other[key]).norm() <= 1e-9 * other[key].norm() for key in one)
 
 
@@ -219,7 +215,7 @@ def test_dropout_is_stacked_when_asked_and_drops_for_each_member_in_training_alo
     members = train_population(configs)
     assert members[0].metrics["val/loss"] != members[1].metrics["val/loss"]
     for i, member in enumerate(members):
-        run = Run.open(tmp_path / str(i))
+        run = open_run(tmp_path / str(i))
         assert run.measure(run.data(), "val") == pytest.approx(member.metrics, abs=1e-6)
         losses = [row["train/loss"] for row in member.log]
         assert losses == sorted(losses, reverse=True)

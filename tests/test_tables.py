@@ -21,26 +21,22 @@ import polars as pl
 import pytest
 import torch
 from conftest import configure
+from handed import open_run, set_up, train
 from sklearn import metrics as sklearn_metrics
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import classify
-from classify import build
+from classify import build, load
+from tabrun.runs.run import Run
 from tabrun.tables import csv_file
-from tabrun.verbs import evaluate
-from tabrun.verbs import export
-from classify import load
-from tabrun.verbs import onnx_file
-from tabrun.verbs import predict
 from tabrun.tables import sources as tables
 from tabrun.tables.columns import FIRST_CODE, MISSING, UNSEEN, Category, Columns, Number
 from tabrun.tables.data import take
-from tabrun.runs.run import Run
 from tabrun.tables.schema import Schema
 from tabrun.tables.sources import read_csv
-from classify.train import train
+from tabrun.verbs import evaluate, export, onnx_file, predict
 
 ROWS = 400
 
@@ -79,7 +75,7 @@ def run(table: Path) -> Run:
     folder = table.parent / "run"
     options = ["data.columns.missing_indicators=true", "data.columns.date_parts=[month]", "data.id=customer"]
     train(configure(folder, "data=csv", f"data.path={table}", "data.target=churned", "trainer.max_epochs=5", *options))
-    return Run.open(folder)
+    return open_run(folder)
 
 
 @pytest.fixture
@@ -90,7 +86,7 @@ def run_of(tmp_path: Path) -> Callable[..., Run]:
         folder = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
         words = ["data=csv", f"data.path={file}", "data.target=y", "trainer.max_epochs=1", "test=false", *overrides]
         train(configure(folder, *words))
-        return Run.open(folder)
+        return open_run(folder)
 
     return run
 
@@ -102,7 +98,7 @@ def fit(frame: pl.DataFrame, **columns: Any) -> Schema:
 def data_of(frame: pl.DataFrame, tmp_path: Path, *overrides: str, target: str = "churned") -> Any:
     frame.write_parquet(tmp_path / "table.parquet")
     words = ["data=parquet", f"data.path={tmp_path / 'table.parquet'}", f"data.target={target}", *overrides]
-    return build.data(configure(tmp_path, *words))
+    return set_up(configure(tmp_path, *words))
 
 
 # What a column is
@@ -200,7 +196,7 @@ def test_categories_that_say_nothing_leave_the_numbers_to_be_learned(tmp_path: P
     data_of(frame, tmp_path)
     words = ["data=parquet", f"data.path={tmp_path / 'table.parquet'}", "data.target=churned", "trainer.max_epochs=40"]
     found = train(configure(tmp_path / "run", *words))["test/accuracy"]
-    index = Run.open(tmp_path / "run").data().index
+    index = open_run(tmp_path / "run").data().index
     train_rows, test_rows = index["train"].numpy(), index["test"].numpy()
     labels = frame["churned"].to_numpy()
     expected = LogisticRegression().fit(x[train_rows], labels[train_rows]).score(x[test_rows], labels[test_rows])
@@ -239,7 +235,7 @@ def test_what_the_column_held_is_predicted(values: list, kind: str, tmp_path: Pa
     assert set(found.tolist()) <= set(values)
     numeric = column.dtype.is_numeric() or column.dtype == pl.Boolean
     assert found.dtype == (column.to_numpy().dtype if numeric else object) or column.dtype == pl.UInt64
-    out = pl.concat(predict.predict(Run.open(tmp_path / "run"), str(file)))  # a file has their names
+    out = pl.concat(predict.predict(open_run(tmp_path / "run"), str(file)))  # a file has their names
     assert set(out["prediction"]) <= set(classifier.schema.classes)
 
 
@@ -265,7 +261,7 @@ def test_soft_targets(tmp_path: Path) -> None:
         configure(tmp_path / "run", "data=parquet", f"data.path={tmp_path / 'table.parquet'}", "data.target=[no,yes]")
     )
     assert metrics["test/accuracy"] > 0.8
-    assert evaluate.evaluate(Run.open(tmp_path / "run"), None, None, True)["rows"] == 12
+    assert evaluate.evaluate(open_run(tmp_path / "run"), None, None, True)["rows"] == 12
 
 
 def test_rows_without_a_target_are_refused_or_left_out(tmp_path: Path) -> None:
@@ -327,7 +323,7 @@ def test_an_outlying_test_row_of_a_csv_changes_nothing_in_the_schema(tmp_path: P
     def data(frame: pl.DataFrame) -> Any:
         frame.write_csv(tmp_path / "table.csv")
         words = [f"data.path={tmp_path / 'table.csv'}", "data.target=churned", "data.split.column=part"]
-        return build.data(configure(tmp_path, "data=csv", *words))
+        return set_up(configure(tmp_path, "data=csv", *words))
 
     parts = pl.Series(["train", "train", "val", "test"] * 100)
     far = pl.Series(1e9 + np.arange(400) * 0.01)
@@ -361,7 +357,7 @@ def test_every_kind_of_split_trains(words: list[str], folds: int, tmp_path: Path
     for fold in range(folds):
         metrics = train(configure(tmp_path / f"run{fold}", *words, f"data.fold={fold}"))
         assert {"val/loss", "test/loss"} <= metrics.keys()
-        data = Run.open(tmp_path / f"run{fold}").data()
+        data = open_run(tmp_path / f"run{fold}").data()
         assert sorted(row for index in data.index.values() for row in index.tolist()) == list(range(ROWS))
     if "data.split.time=when" in words:
         times = pd.read_csv(file, parse_dates=["when"])["when"].sort_values()
@@ -382,7 +378,7 @@ def test_rows_of_one_time_keep_the_order_of_the_table(tmp_path: Path) -> None:
 
 
 def test_csv_and_parquet_give_the_same_tensors(table: Path, tmp_path: Path) -> None:
-    from_csv = build.data(configure(tmp_path, "data=csv", f"data.path={table}", "data.target=churned"))
+    from_csv = set_up(configure(tmp_path, "data=csv", f"data.path={table}", "data.target=churned"))
     assert from_csv.sha256 == data_of(churn(), tmp_path).sha256
 
 
@@ -409,14 +405,14 @@ def test_predict_streams_what_load_gives(run: Run, table: Path, tmp_path: Path) 
 def test_predict_without_id_columns(tmp_path: Path) -> None:
     tables.from_sklearn("iris", "species").write_csv(tmp_path / "iris.csv")
     train(configure(tmp_path / "run", "data=iris", "trainer.max_epochs=1"))
-    (out,) = batches(Run.open(tmp_path / "run"), (tmp_path / "iris.csv").read_bytes(), tmp_path)
+    (out,) = batches(open_run(tmp_path / "run"), (tmp_path / "iris.csv").read_bytes(), tmp_path)
     assert out.columns == [*(f"probability_{name}" for name in ("setosa", "versicolor", "virginica")), "prediction"]
     assert len(out) == 150
 
 
 def test_predict_reads_pipes_and_shows_rows_per_second_on_a_terminal(run: Run, table: Path) -> None:
     """A named pipe in, a pipe out, and a pseudo-terminal for messages."""
-    words = f"{sys.executable} -m {predict.__name__} {run.folder} <(cat {table}) --threshold 0.9"
+    words = f"{sys.executable} -m classify.predict {run.folder} <(cat {table}) --threshold 0.9"
     terminal, its_end = pty.openpty()
     termios.tcsetwinsize(its_end, (24, 80))
     process = subprocess.Popen(["bash", "-c", words], stdout=subprocess.PIPE, stderr=its_end)
@@ -435,7 +431,7 @@ def test_predict_says_standard_input(run: Run, monkeypatch: pytest.MonkeyPatch) 
     for text, said in ((b"a,b\n1,2\n", "standard input: there is no column age"), (b"", "standard input is empty")):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
         with pytest.raises(SystemExit, match=f"error: {said}"):
-            predict.main()
+            predict.main(build)
 
 
 def batches(run: Run, frame: pl.DataFrame | bytes, tmp_path: Path, ending: str = "csv") -> list[pl.DataFrame]:
@@ -476,7 +472,7 @@ def test_predictions_in_parquet_keep_every_kind_of_id(tmp_path: Path, monkeypatc
     monkeypatch.setattr(tables, "BATCH_ROWS", 7)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["predict", "run", "table.parquet", "-o", "out.Parquet"])
-    predict.main()
+    predict.main(build)
     out = pl.read_parquet(tmp_path / "out.Parquet")
     assert out.select(ID.keys()).equals(frame.select(ID.keys()))
     assert out.schema["probability_a,b"] == pl.Float32
@@ -485,7 +481,7 @@ def test_predictions_in_parquet_keep_every_kind_of_id(tmp_path: Path, monkeypatc
     assert out["prediction"].to_list() == load("run").predict(frame).tolist()
     monkeypatch.setattr(sys, "argv", ["predict", "run", "table.parquet", "-o", "out.csv"])
     with pytest.raises(SystemExit, match=r"error: CSV .*: name a .parquet file with --out"):
-        predict.main()
+        predict.main(build)
     assert not (tmp_path / "out.csv").exists()
 
 
@@ -499,9 +495,9 @@ def test_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside
     assert inside("rerun=~/run", "folder=~/again") is None
     assert inside("resume=~/run", "trainer.max_epochs=2") is None
     monkeypatch.setattr(sys, "argv", ["predict", "~/run", "~/churn.csv", "-o", "~/out.csv"])
-    predict.main()
+    predict.main(build)
     monkeypatch.setattr(sys, "argv", ["evaluate", "~/run", "~/churn.csv"])
-    evaluate.main()
+    evaluate.main(build)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"churn.csv", "run", "sweep", "next", "again", "out.csv"}
     assert len(load("~/run").predict(churn())) == ROWS
@@ -515,7 +511,7 @@ def test_a_failed_prediction_leaves_the_old_file(run: Run, tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["predict", str(run.folder), "new.csv", "-o", "out.csv"])
     with pytest.raises(SystemExit, match=r"^error: new.csv: column spend, row 401: 'much' is not a number") as stop:
-        predict.main()
+        predict.main(build)
     assert "\n" not in str(stop.value)
     assert (tmp_path / "out.csv").read_text() == "before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new.csv", "out.csv"]
@@ -581,7 +577,7 @@ def test_evaluate_is_scikit_learns(run: Run) -> None:
 
 def test_the_logistic_baseline_is_the_usual_pipeline(tmp_path: Path) -> None:
     train(configure(tmp_path / "run", "data=wine", "trainer.max_epochs=1"))
-    run = Run.open(tmp_path / "run")
+    run = open_run(tmp_path / "run")
     result, data = evaluate.evaluate(run, None, None, False), run.data()
     rows, labels = data.rows.numpy(), data.labels.numpy()
     pipeline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
@@ -642,7 +638,7 @@ def test_export_of_numbers_or_categories_alone(frame: pl.DataFrame, tmp_path: Pa
     frame.write_parquet(tmp_path / "table.parquet")
     words = ["data=parquet", f"data.path={tmp_path / 'table.parquet'}", "data.target=churned", "trainer.max_epochs=1"]
     train(configure(tmp_path / "run", *words))
-    assert export.export(Run.open(tmp_path / "run"), "onnx")[1] <= 1e-5
+    assert export.export(open_run(tmp_path / "run"), "onnx")[1] <= 1e-5
 
 
 # CSV files
@@ -681,7 +677,7 @@ def test_tabs_numbers_as_names_and_texts_for_dates(tmp_path: Path) -> None:
     (tmp_path / "table.tsv").write_text(frame.write_csv(separator="\t"))
     words = ["data=csv", f"data.path={tmp_path / 'table.tsv'}", "data.target=2", r"data.read.separator='\t'"]
     train(configure(tmp_path / "run", *words, "trainer.max_epochs=1"))
-    run = Run.open(tmp_path / "run")
+    run = open_run(tmp_path / "run")
     assert run.schema.classes == ("false", "true")
     typed = frame.with_columns(pl.col("day").str.to_date())
     np.testing.assert_array_equal(load(run.folder).predict_proba(frame), load(run.folder).predict_proba(typed))
@@ -773,7 +769,7 @@ def test_arrays_are_read_as_frames_are(tmp_path: Path) -> None:
 def test_other_separators_and_missing_values(tmp_path: Path) -> None:
     text = "x;y\n" + GOOD.replace(",", ";") + "-;a\n"
     words = csv(text)(tmp_path / "table.csv")
-    data = build.data(configure(tmp_path, *words, "data.read.separator=';'", "data.read.null_values=['-']"))
+    data = set_up(configure(tmp_path, *words, "data.read.separator=';'", "data.read.null_values=['-']"))
     assert data.rows.isnan().sum() == 1
 
 
