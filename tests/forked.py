@@ -18,8 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from handed import CONF, check_values
 from hydra import compose, initialize_config_dir
+
+from classify import build
+from tabrun.cli.check import check_values
+from tabrun.runs.build import conf
 
 LIGHT = ("hydra._internal.utils", "tabrun.cli.check", "tabrun.runs.folder")
 HEAVY = (
@@ -68,9 +71,9 @@ def child(words: list[str], folder: Path) -> None:
 def imports(which: str) -> None:
     for name in LIGHT if which == "light" else HEAVY:
         importlib.import_module(name)
-    with initialize_config_dir(str(CONF), version_base="1.3"):  # plugins, grammars, the config as it is shipped
+    with initialize_config_dir(str(conf(build)), version_base="1.3"):  # plugins, grammars, the config as it is shipped
         config = compose("config", ["seed=1"], return_hydra_config=True)
-        check_values(config, config.hydra.runtime.choices)
+        check_values(config, config.hydra.runtime.choices, build)
 
 
 def main() -> None:

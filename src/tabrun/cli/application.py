@@ -14,14 +14,11 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from omegaconf import DictConfig, read_write
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from tabrun.cli.check import FIRST_PROCESS, Guard, check_values, in_sweep
-from tabrun.cli.errors import UserError, at_home, errors_that_end, one_line_errors
-from tabrun.cli.keys import explain
+from tabrun.cli.errors import at_home, errors_that_end, one_line_errors
+from tabrun.cli.keys import composing
 from tabrun.runs.build import Build, conf, resolved
 from tabrun.runs.earlier import said
 from tabrun.runs.folder import clear, lock, read_metrics, release, shown, unlock
@@ -61,11 +58,8 @@ def main(build: Build, app: Callable[[], Any]) -> None:
     sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))  # which Hydra wants first
     logging.raiseExceptions = False  # a closed pipe ends no training
     os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise where it would print
-    with one_line_errors():
-        try:
-            app()
-        except (HydraException, OmegaConfBaseException, YAMLError) as error:  # of what was typed, or stands in conf/
-            raise UserError(explain(error, conf(build))) from error
+    with one_line_errors(), composing(conf(build)):
+        app()
 
 
 def run_job(build: Build, cfg: DictConfig) -> float:
@@ -114,13 +108,15 @@ def config_of(build: Build, cfg: DictConfig, settings: Any) -> tuple[dict[str, A
     from tabrun.runs.run import Run
 
     config = resolved(build, cfg, settings.runtime.output_dir, test=cfg.test and not in_sweep())
+    start = None
     if cfg.rerun:
         run = Run.open(cfg.rerun, build, trust=cfg.trust)
         own = recorded(run.trusted(*run.config), config["folder"], cfg.trust)
         return own | {"test": own["test"] and cfg.test}, None
     if cfg.resume:
-        return continued(build, config, said(settings.overrides.task) - {"resume", "trust"}, cfg.trust)
-    start = goes_on(build, config) if in_sweep() else None
-    if in_sweep() and start is None:
-        clear(Path(config["folder"]))
+        config, start = continued(build, config, said(settings.overrides.task) - {"resume", "trust"}, cfg.trust)
+    elif in_sweep():
+        start = goes_on(config)
+    if start is None and FIRST_PROCESS:
+        clear(Path(config["folder"]))  # what an attempt has left that was cut before its first checkpoint
     return config, start

@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from tabrun.cli.errors import UserError, errors_that_end
-from tabrun.cli.keys import check_keys, describe, leaves, nearest, same_type, shipped
+from tabrun.cli.keys import check_keys, composing, describe, leaves, nearest, same_type, shipped
 from tabrun.runs.build import Build, conf
 from tabrun.runs.earlier import absolute, check_beside, check_earlier, check_links, resumable, said, stay_in
 from tabrun.runs.folder import LOCK, check_around, claim, lock, read_json, write_json
@@ -45,7 +45,7 @@ class Guard(Callback):
     build: Build  # the template's, as `application` says
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with errors_that_end():
+        with errors_that_end(), composing(conf(self.build)):
             if FIRST_PROCESS:  # the others have its words and more, and share its folder
                 check_beside(config)
             if config.hydra.runtime.choices["hydra/sweeper"] == "optuna":
@@ -63,7 +63,7 @@ class Guard(Callback):
                 (claim if config.resume is None else lock)(folder)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with errors_that_end():
+        with errors_that_end(), composing(conf(self.build)):
             check_multirun(config)
             task = config.hydra.overrides.task
             words = [word for word in task if not word.startswith(("folder=", "sweep.trials="))]

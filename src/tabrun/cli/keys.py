@@ -3,6 +3,7 @@
 import difflib
 import sys
 from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,22 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from tabrun.cli.errors import UserError
 
 MEANT = {"learning_rate": "optimizer.lr", "epochs": "trainer.max_epochs", "layers": "model.hidden"}  # too far to guess
 MISSING = object()
+
+
+@contextmanager
+def composing(conf: Path) -> Iterator[None]:
+    """Turns what Hydra says of what was typed, or of the configs in the folder `conf`, into a UserError."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise UserError(explain(error, conf)) from error
 
 
 def explain(error: Exception, conf: Path) -> str:
@@ -29,6 +41,7 @@ def explain(error: Exception, conf: Path) -> str:
         reason = error.message.splitlines()[0]
         return f"cannot read {error.override!r} ({reason}): say KEY=VALUE, with odd text quoted: \"KEY='VALUE'\""
     if isinstance(error, HydraException):
+        GlobalHydra.instance().clear()  # to compose once more
         groups = {path.name: sorted(file.stem for file in path.glob("*.yaml")) for path in conf.iterdir()}
         for override in parsed_words():
             if found := wrong_word(override, groups, conf):
@@ -66,7 +79,6 @@ def parsed_words() -> list[Override]:
 def known_keys(conf: Path, groups: Container[str]) -> list[str]:
     """Every key that can be overridden, with the groups that the command line chooses, as far as they are there."""
     chosen = [o for o in parsed_words() if o.key_or_group in groups and not o.is_sweep_override()]
-    GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf), version_base="1.3"):
         try:
             cfg = compose("config", [str(o.input_line) for o in chosen])

@@ -25,7 +25,10 @@ def claim(folder: Path) -> None:
     if folder.is_file():
         raise UserError(f"folder={folder} is a file: name a new folder")
     new = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"folder={folder} cannot be made: {error.strerror}") from None
     check_empty(folder)
     lock(folder)
     check_empty(folder)  # as another process may have come and gone

@@ -10,13 +10,15 @@ from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
+from yaml import YAMLError
 
 from tabrun.cli.errors import UserError
 from tabrun.cli.keys import leaves
 from tabrun.runs.build import Build, Config, resolved
 from tabrun.runs.checkpoint_file import is_plain, read_checkpoint
-from tabrun.runs.folder import alias, clear, read_metrics, shown
+from tabrun.runs.folder import alias, read_metrics, shown
 from tabrun.runs.run import Run
 from tabrun.runs.trust import check_recorded, check_targets
 
@@ -48,7 +50,7 @@ def take_weights(net: nn.Module, run: Run) -> str:
 def continued(build: Build, config: Config, keys: Iterable[str], trust: bool) -> tuple[Config, dict[str, Any] | None]:
     """The config of the run in this config's folder, but for these keys, and what its last.ckpt holds, if there is one.
 
-    Without one the config is that of its start, and what else the folder holds is cleared away.
+    Without one the config is that of its start.
     """
     folder = Path(config["folder"])
     start = last_content(folder)
@@ -71,8 +73,6 @@ def continued(build: Build, config: Config, keys: Iterable[str], trust: bool) ->
         there[path[-1]] = here[path[-1]]
     if start and own["trainer"]["max_epochs"] < run.num_epochs:
         raise UserError(f"trainer.max_epochs: {shown(folder)} is in epoch {run.num_epochs} already: say that or more")
-    if not start:
-        clear(folder)
     return own | {"resume": None}, start
 
 
@@ -106,7 +106,7 @@ def started(build: Build, folder: Path, trust: bool) -> Config:
             text = opened.read(MOST_YAML)
         fine = len(text) < MOST_YAML and is_plain(yaml.safe_load(text), 10 * len(text))  # aliases may have no end
         cfg = OmegaConf.create(text) if fine else None
-    except RecursionError:
+    except (YAMLError, OmegaConfBaseException, RecursionError):
         cfg = None
     if not isinstance(cfg, DictConfig):
         raise UserError(f"{file} is no config, or more than {MOST_YAML} characters: take it from a copy")
@@ -126,7 +126,7 @@ def started(build: Build, folder: Path, trust: bool) -> Config:
     return own
 
 
-def goes_on(build: Build, config: Config) -> dict[str, Any] | None:
+def goes_on(config: Config) -> dict[str, Any] | None:
     """What last.ckpt holds of a job of a sweep that was cut off; None where it failed, or is of another config."""
     folder = Path(config["folder"])
     start = None if (folder / "error.txt").exists() else last_content(folder)

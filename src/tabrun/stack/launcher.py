@@ -74,8 +74,7 @@ class Launcher(HydraLauncher):
     def compose(self, number: int, overrides: list[str]) -> DictConfig:
         """What Hydra composes; where jobs differ in values of keys alone it does so once: a copy costs a fifteenth."""
         parsed = OverridesParser.create().parse_overrides(overrides)
-        simple = all(o.type == OverrideType.CHANGE and not isinstance(o.value(), dict) for o in parsed)
-        values = [override for override in parsed if simple and not self.chooses(override)]
+        values = [override for override in parsed if self.sets_a_value(override, parsed)]
         rest = tuple(str(override.input_line) for override in parsed if override not in values)
         if rest not in self.composed:
             self.composed[rest] = self.hydra_context.config_loader.load_sweep_config(self.config, list(rest))
@@ -96,10 +95,19 @@ class Launcher(HydraLauncher):
                 raise UserError(f"job {number} ({' '.join(filter_overrides(overrides))}): {error}") from None
         return cfg
 
-    def chooses(self, override: Override) -> bool:
-        """Whether Hydra has to know it before it composes: a choice of a group, or a key of its own."""
+    def sets_a_value(self, override: Override, others: Sequence[Override]) -> bool:
+        """Whether it gives one key another value, which no other override takes away, adds or chooses."""
+        key = override.key_or_group
         groups = self.hydra_context.config_loader.get_group_options  # wherever hydra.searchpath leads
-        return override.is_hydra_override() or override.package is not None or bool(groups(override.key_or_group))
+
+        def simple(one: Override) -> bool:
+            return one.type == OverrideType.CHANGE and not isinstance(one.value(), dict)
+
+        return (
+            simple(override)
+            and not (override.is_hydra_override() or override.package or groups(key))
+            and all(simple(one) or not f"{key}.".startswith(f"{one.key_or_group}.") for one in others)
+        )
 
     def resolved(self, cfg: DictConfig, folder: Path) -> dict[str, Any]:
         from tabrun.runs.build import resolved

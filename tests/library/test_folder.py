@@ -19,10 +19,11 @@ RUSH = """
 import json, os, sys, time
 from pathlib import Path
 from hydra import compose, initialize_config_dir
+from classify import build
 from tabrun.cli import check
-from tabrun.cli import keys
 from tabrun.runs import folder
-with initialize_config_dir(str(CONF), version_base="1.3"):
+from tabrun.runs.build import conf
+with initialize_config_dir(str(conf(build)), version_base="1.3"):
     config = compose("config")
 start = time.time() + 0.3
 for _ in range(20):

@@ -383,7 +383,7 @@ def test_csv_and_parquet_give_the_same_tensors(table: Path, tmp_path: Path) -> N
 
 
 def predict_file(*words: str, cwd: Path) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", predict.__name__, *words]
+    command = [sys.executable, "-m", "classify.predict", *words]
     return subprocess.run(command, cwd=cwd, capture_output=True, stdin=subprocess.DEVNULL, check=False)
 
 

@@ -115,6 +115,7 @@ def ranks(folder: Path) -> list[str]:
     return [words for words in commands if "train_ddp_process" in words and str(folder) in words]
 
 
+@pytest.mark.slow
 def test_ddp_goes_on_after_a_job_that_diverges_writes_one_folder_and_ends_with_its_first_process(
     tmp_path: Path,
 ) -> None:

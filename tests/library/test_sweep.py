@@ -19,7 +19,7 @@ from hydra.test_utils.launcher_common_tests import BatchedSweeperTestSuite, Inte
 from hydra.types import HydraContext, RunMode
 from omegaconf import open_dict
 
-from classify import nets
+from classify import build, nets
 from classify.nets import mlp
 from tabrun.stack import training
 from tabrun.stack.launcher import Launcher
@@ -250,13 +250,17 @@ def test_jobs_are_composed_as_hydra_would(tmp_path: Path, hydra_restore_singleto
         loader: Any = GlobalHydra.instance().config_loader()
         master = loader.load_configuration("config", [*words, "hydra.verbose=true"], RunMode.MULTIRUN)
         launcher = Launcher()
-        launcher.setup(hydra_context=HydraContext(loader, Callbacks()), task_function=lambda _: None, config=master)
+
+        def task(_: Any) -> None: ...
+
+        task.build = build  # type: ignore[attr-defined]
+        launcher.setup(hydra_context=HydraContext(loader, Callbacks()), task_function=task, config=master)
         for number, job in enumerate(jobs):
             expected = loader.load_sweep_config(master, [*words, *job])
             with open_dict(expected):
                 expected.hydra.job.id = expected.hydra.job.num = number
-            assert launcher._compose(number, [*words, *job]) == expected
-    assert len(launcher.composed) == 6  # of groups
+            assert launcher.compose(number, [*words, *job]) == expected
+    assert len(launcher.composed) == 13  # the others differ in values of keys alone
 
 
 def test_a_sweep_leaves_folders_a_leaderboard_and_its_best(

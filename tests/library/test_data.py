@@ -1,71 +1,23 @@
-"""Heads, nets, schema and batches, each against a closed form or scikit-learn."""
+"""Schema, split and batches, against a closed form or scikit-learn."""
 
-import ast
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_class_weight
 
-from classify import build
-from classify.heads import Sigmoid, Softmax, head_for
-from classify.nets import Encode, activation_layer, mlp
 from tabrun.tables import sources as tables
 from tabrun.tables.columns import Columns
 from tabrun.tables.data import Batches, TabularData
 from tabrun.tables.schema import Schema
 from tabrun.tables.split import Split
 
-SOURCE = Path(build.__file__).parent
-
-
-def test_heads_by_name() -> None:
-    assert head_for("auto", 2) is Sigmoid
-    assert head_for("auto", 3) is Softmax
-    assert head_for("softmax", 2) is Softmax
-    with pytest.raises(ValueError, match="sigmoid or softmax"):
-        head_for("tanh", 2)
-    with pytest.raises(ValueError, match="the data has 3"):
-        Sigmoid.in_features(3)
-
-
-def test_heads_give_scores_of_at_least_float32() -> None:
-    for head, width in ((Sigmoid(), 1), (Softmax(), 2)):
-        assert head(torch.ones(3, width, dtype=torch.bfloat16)).dtype == torch.float32
-        assert head(torch.ones(3, width, dtype=torch.float64)).dtype == torch.float64
-        assert head(torch.ones(3, width)).shape == (3, 2)
-
-
-def test_mlp_has_the_widths_activations_and_dropout_it_was_asked_for() -> None:
-    net = mlp(5, 2, hidden=[7, 3], activation="Tanh", dropout=0.5)
-    assert [type(layer).__name__ for layer in net] == ["Linear", "Tanh", "Dropout"] * 2 + ["Linear"]
-    assert net(torch.ones(4, 5)).shape == (4, 2)
-    assert len(mlp(5, 2, hidden=[])) == 1
-
-
-def test_unknown_activation() -> None:
-    with pytest.raises(ValueError, match=r"model.activation=Rello"):
-        activation_layer("Rello")
-
 
 def fit(frame: pl.DataFrame, **columns: object) -> Schema:
     """The schema of a frame whose every row trains."""
     return Schema.fit(frame, "label", np.arange(len(frame)), Columns(**columns), [])  # type: ignore[arg-type]
-
-
-def test_encode_standardises_as_scikit_learn_does() -> None:
-    values = np.random.default_rng(0).normal(5, 3, (50, 4))
-    frame = pl.DataFrame(values, schema=list("abcd")).with_columns(pl.Series("label", ["x", "y"] * 25))
-    schema = fit(frame)
-    encode = Encode([n.mean for n in schema.numbers], [n.std for n in schema.numbers])
-    expected = StandardScaler().fit_transform(values)
-    encoded = encode(schema.rows(frame)).double()
-    torch.testing.assert_close(encoded, torch.from_numpy(expected), atol=1e-5, rtol=1e-5)
-    assert encode(torch.full((1, 4), torch.nan)).tolist() == [[0, 0, 0, 0]]
 
 
 def test_schema_leaves_out_constant_columns_and_survives_plain_values() -> None:
@@ -177,89 +129,3 @@ def test_statistics_come_from_training_rows_only() -> None:
     leaky.setup()
     assert leaky.schema == data.schema
     assert leaky.sha256 != data.sha256
-
-
-def test_imports_go_one_way() -> None:
-    """Which of our files each may import, directly or inside a function."""
-    allowed = {
-        **{name: set() for name in ("heads", "nets", "pace", "values", "keys", "folder", "module")},
-        "errors": {"keys"},
-        "columns": {"values"},
-        "schema": {"columns", "folder", "values"},
-        "checkpoint": {"folder", "schema", "values"},
-        "csv_faults": {"folder", "values"},
-        "csv_file": {"columns", "csv_faults"},
-        "tables": {"csv_file", "folder"},
-        "trust": {"check", "keys", "nets", "tables"},
-        "trained": {"heads", "schema"},
-        "baselines": {"data", "nets"},
-        "onnx_file": {"columns", "schema", "trained", "values"},
-        "split": {"values"},
-        "earlier": {"folder"},
-        "check": {"earlier", "errors", "folder", "keys"},
-        "target": {"values"},
-        "data": {"columns", "schema", "split", "target", "values"},
-        "quick": {"module"},
-        "build": {"columns", "heads", "nets", "pace", "schema", "data", "module", "quick", "callbacks", "earlier"},
-        "run": {
-            "build",
-            "checkpoint",
-            "columns",
-            "folder",
-            "schema",
-            "data",
-            "tables",
-            "target",
-            "module",
-            "trained",
-            "trust",
-            "values",
-        },
-        "__init__": {"run"},
-        "callbacks": {"folder"},
-        "again": {"build", "checkpoint", "folder", "keys", "run", "trust"},
-        "train": {
-            "again",
-            "build",
-            "callbacks",
-            "check",
-            "checkpoint",
-            "earlier",
-            "errors",
-            "folder",
-            "keys",
-            "pace",
-            "run",
-        },
-        "evaluate": {"baselines", "errors", "folder", "run", "data", "heads"},
-        "predict": {"errors", "folder", "run", "heads", "tables", "values"},
-        "export": {"errors", "folder", "run", "schema", "trained", "onnx_file"},
-    }
-    allowed |= {
-        "sweep/__init__": set(),
-        "sweep/launcher": {"check", "errors", "folder", "build", "sweep"},
-        "sweep/grid": {"sweep"},
-        "sweep/plan": {"pace"},
-        "sweep/rows": {"data"},
-        "sweep/stacked": {"module"},
-        "sweep/member": {"callbacks", "data", "folder", "module"},
-        "sweep/population": {"data", "quick", "sweep"},
-        "sweep/training": {"build", "data", "pace", "run", "sweep"},
-        "sweep/summary": {"folder", "run", "sweep"},
-        "sweep/winner": {"folder", "keys", "run"},
-        "sweep/rates": {"folder", "sweep"},
-        "sweep/search": {"build", "folder", "sweep"},
-        "sweep/study": {"folder"},
-    }
-    for file in SOURCE.rglob("*.py"):
-        found = set()
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == SOURCE.name:
-                inside = (node.module or "").split(".")[1:]
-                found |= set(inside[:1]) if inside else {alias.name for alias in node.names}
-        name = str(file.relative_to(SOURCE).with_suffix(""))
-        assert found <= allowed[name], f"{name} imports {found - allowed[name]}"
-
-
-def test_only_build_instantiates() -> None:
-    assert [file.name for file in SOURCE.rglob("*.py") if "import instantiate" in file.read_text()] == ["build.py"]

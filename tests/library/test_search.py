@@ -148,6 +148,7 @@ def cut_at(number: int, folder: Path) -> tuple[int, list[optuna.trial.FrozenTria
     return last, search.study.trials
 
 
+@pytest.mark.slow
 def test_a_search_that_is_killed_at_any_commit_ends_with_all_its_trials(tmp_path: Path) -> None:
     begun = study(tmp_path / "begun")  # one trial has no folder yet, one was training, one had written its metrics
     begun.study.ask({"x": FloatDistribution(0, 1)})

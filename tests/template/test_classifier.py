@@ -15,7 +15,7 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 from torch import nn
 
 from classify import build
-from classify.classifier import Classifier, Measures
+from classify.classifier import Classifier
 from tabrun.runs import pace
 from tabrun.tables.columns import Number
 from tabrun.tables.schema import Schema
@@ -31,7 +31,7 @@ def test_metrics_are_scikit_learns(num_classes: int) -> None:
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(300, num_classes, generator=generator)
     labels = torch.randint(num_classes, (300,), generator=generator)
-    measures = Measures(build.measures(configure("unused"), schema(num_classes)))
+    measures = build.measures(configure("unused"), schema(num_classes))
     for batch in torch.arange(300).split(77):
         measures.update(scores[batch], labels[batch])
     found = {name: value.item() for name, value in measures.compute("val").items()}
