@@ -1,6 +1,6 @@
 """Random commands, tables and checkpoints: each ends well, or with one line that says what is wrong; none hangs.
 
-python tests/library/test_fuzz.py --seconds 600 --seed 7     # the same for longer; prints what did not hold, with its seed
+PYTHONPATH=tests python tests/library/test_fuzz.py --seconds 600 --seed 7    # longer; prints what did not hold
 """
 
 import argparse
@@ -257,7 +257,7 @@ def prepared(folder: Path, python: Path | str) -> None:
 
 
 def run(cases: list[list[str]], folder: Path, python: Path | str) -> list[list]:
-    script = [python, str(ROOT / "tests" / "forked.py"), "heavy", str(LIMIT)]
+    script = [python, str(CONF.parent / "tests" / "forked.py"), "heavy", str(LIMIT)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "80"}
     done = subprocess.run(script, cwd=folder, env=environment, input=json.dumps(cases), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
