@@ -16,6 +16,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 import kill_test
+import polars as pl
 from optuna.storages import RDBStorage
 
 from tabrun.runs.folder import LOCK, STARTED
@@ -110,6 +111,12 @@ def go_on(command: list[str], first: list[str], cwd: Path) -> None:
         sys.exit(f"error: {' '.join(again)} ended with {code}\n{(cwd / 'output').read_text()}")
 
 
+def searched(one: Path, other: Path) -> list[str]:
+    """What differs between two searches, whose trials may have other numbers: what was killed is asked for again."""
+    tables = [pl.read_csv(folder / "sweep.csv").drop("job", "folder").sort("optimizer.lr") for folder in (one, other)]
+    return [] if tables[0].equals(tables[1]) else [str(table) for table in tables]
+
+
 def main() -> None:
     base, commands = Path(sys.argv[1]), KINDS[sys.argv[2]]
     kill_test.prepare()
@@ -125,7 +132,8 @@ def main() -> None:
         shutil.rmtree(cwd)
         shutil.copytree(state, cwd / "out")
         go_on(commands[-1], commands[0], cwd)
-        if wrong := kill_test.differences(whole / "out", cwd / "out"):
+        compared = searched if sys.argv[2] == "search" else kill_test.differences
+        if wrong := compared(whole / "out", cwd / "out"):
             sys.exit(f"error: {state.name}: {', '.join(wrong)}\n{(cwd / 'output').read_text()}")
     print(len(list(states.iterdir())))
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from inspect import isfunction, signature
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from classify.limits import CHOICES, MAY_DIFFER, RANGES, alone  # noqa: F401  (for the library)
 from tabrun.cli.errors import UserError, value_of
 
 if TYPE_CHECKING:
@@ -26,30 +26,6 @@ if TYPE_CHECKING:
 
 Config = dict[str, Any]  # the composed config, resolved, as plain values
 
-RANGES: Mapping[str, tuple[float, float]] = {  # the least and the most of a number, or of each in a list
-    "model.hidden": (1, 2**24),
-    "model.dropout": (0, 0.999),
-    "optimizer.lr": (0, sys.float_info.max),
-    "optimizer.momentum": (0, 1),
-    "optimizer.weight_decay": (0, sys.float_info.max),
-    "loss.label_smoothing": (0, 1),
-    "callbacks.early_stopping.patience": (1, math.inf),
-    "trainer.max_epochs": (1, math.inf),
-    "trainer.accumulate_grad_batches": (1, math.inf),
-    "trainer.limit_train_batches": (1e-9, math.inf),
-    "trainer.limit_val_batches": (1e-9, math.inf),
-}
-CHOICES: Mapping[str, tuple[str | None, ...]] = {  # the words that a key may be
-    "head": ("auto", "sigmoid", "softmax"),
-    "scheduler.interval": (None, "step", "epoch"),
-    "trainer.precision": ("32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"),
-    "trainer.profiler": (None, "simple", "advanced", "pytorch", "xla"),
-}
-MAY_DIFFER: Sequence[str] = (  # keys in which runs that train as one may differ
-    *("optimizer.lr", "optimizer.weight_decay", "scheduler.make.max_lr"),
-    *("loss.label_smoothing", "loss.class_weights"),
-)
-STACKED = {f"torch.optim.{name}" for name in ("SGD", "Adam", "AdamW", "RMSprop")}  # optimizers that a stack plays
 WEIGHT_BYTES = 12  # in training: itself, its gradient, and what the optimizer keeps of it
 
 
@@ -225,14 +201,3 @@ def trainer(config: Config, callbacks: list[Callback], loggers: list[Logger], **
     arguments["enable_progress_bar"] &= sys.stderr.isatty()  # off a terminal it would print a line per refresh
     arguments.setdefault("default_root_dir", config["folder"])
     return made("trainer", arguments, callbacks=callbacks, logger=loggers, **more)
-
-
-def alone(config: Config) -> bool:
-    """Whether a stack does not play a run's model or optimizer as the run alone does, or would gain nothing."""
-    import torch
-
-    random = config["model"].get("dropout") and not config["sweep"]["stack_dropout"]  # its random numbers would differ
-    products = sum(a * b for a, b in pairwise(config["model"].get("hidden", [])))
-    wide = config["data"]["batch_size"] * products > 2**27  # a step is work enough to keep a CPU busy
-    on_cpu = config["trainer"]["accelerator"] == "cpu" or not torch.cuda.is_available()
-    return bool(random or config["optimizer"]["_target_"] not in STACKED or (wide and on_cpu))

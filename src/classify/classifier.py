@@ -119,7 +119,11 @@ class Classifier(lightning.LightningModule):
             self.train_loss, self.train_rows = 0.0, 0
         values |= self.measures.compute("val")
         # the final `validate` of the best weights is no epoch, so not a row of the log
-        self.log_dict(values, sync_dist=True, logger=self.trainer.state.fn == TrainerFn.FITTING)
+        self.note(values, in_log=self.trainer.state.fn == TrainerFn.FITTING)
+
+    def note(self, values: dict[str, Tensor], in_log: bool = True) -> None:
+        """Shows values of an epoch to callbacks and, with `in_log`, to loggers."""
+        self.log_dict(values, sync_dist=True, logger=in_log)
 
     def on_train_epoch_end(self) -> None:
         """Here and not by the Trainer, which would do it after the epoch's checkpoint is written."""
@@ -135,7 +139,7 @@ class Classifier(lightning.LightningModule):
             self.train_rows = checkpoint["train_sums"]["rows"]
 
     def on_test_epoch_end(self) -> None:
-        self.log_dict(self.measures.compute("test"), sync_dist=True)
+        self.note(self.measures.compute("test"))
 
     @property
     def num_steps(self) -> int:
@@ -189,6 +193,14 @@ class QuickClassifier(Quick, Classifier):  # type: ignore[misc]  # training_step
         super().on_train_epoch_end()
         if self.schedule and self.schedule.interval == "epoch" and not self.schedule.monitor:
             self.scheduler.step()
+
+    def note(self, values: dict[str, Tensor], in_log: bool = True) -> None:
+        self.log_dict(values, logger=False)
+        row = {name: value.item() for name, value in values.items()} | {"epoch": self.current_epoch}
+        for logger in self.loggers if in_log else ():
+            # as Lightning numbers a row, but for what was handed over as one
+            logger.log_metrics(row, self.global_step - (self.trainer.state.fn == TrainerFn.FITTING))
+            logger.save()
 
     def configure_optimizers(self) -> Any:
         made = super().configure_optimizers()

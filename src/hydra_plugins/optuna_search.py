@@ -1,4 +1,4 @@
-"""Where Hydra looks for sweepers; what this one does is in sweep/search.py."""
+"""Where Hydra looks for sweepers; what this one does is in tabrun/stack/search.py."""
 
 from hydra.core.config_store import ConfigStore
 

@@ -1,4 +1,4 @@
-"""Where Hydra looks for launchers; what this one does is in sweep/launcher.py."""
+"""Where Hydra looks for launchers; what this one does is in tabrun/stack/launcher.py."""
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -28,6 +28,8 @@ def composing(conf: Path) -> Iterator[None]:
     """Turns what Hydra says of what was typed, or of the configs in the folder `conf`, into a UserError."""
     try:
         yield
+    except InstantiationException:  # not of the config
+        raise
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise UserError(explain(error, conf)) from error
 

@@ -55,7 +55,10 @@ class Checkpoints(Checkpoint):
         trainer.should_stop = self.restored.get("stopped", False) and before == self.patience
         if "rng" not in self.restored:  # a new run, or one that was trained in a stack
             return
-        trainer.fit_loop._load_combined_loader_states()  # a schedule had the loader made before there were any
+        if (
+            "batches" in self.restored
+        ):  # cut within an epoch, which Lightning forgets where a schedule asks for its length
+            trainer.train_dataloader.load_state_dict(self.restored["batches"])  # type: ignore[union-attr]
         torch.set_rng_state(self.restored["rng"])
         if "cuda_rng" in self.restored and pl_module.device.type == "cuda":
             torch.cuda.set_rng_state(self.restored["cuda_rng"], pl_module.device)
@@ -102,6 +105,8 @@ class Checkpoints(Checkpoint):
         self.best, self.train_loss = state_dict["best"], state_dict["train_loss"]
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.train_dataloader is not None and not trainer.is_last_batch:
+            checkpoint["batches"] = trainer.train_dataloader.state_dict()
         checkpoint |= {"rng": torch.get_rng_state(), "stopped": trainer.should_stop, "is_best": self.is_best}
         if pl_module.device.type == "cuda":
             checkpoint["cuda_rng"] = torch.cuda.get_rng_state(pl_module.device)

@@ -41,8 +41,6 @@ class Quick(lightning.LightningModule):
                 self.mini_batch_ended()
         finally:
             trainer.callbacks = callbacks
-        # the step that Lightning's loggers write, which would count what was handed over
-        trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step - 1
 
     @property
     def num_steps(self) -> int:

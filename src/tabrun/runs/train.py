@@ -25,7 +25,7 @@ from tabrun.tables.schema import Schema
 
 log = logging.getLogger(__name__)
 
-DIVERGED = "the training loss ends at %.4g, above %.4g of the class shares: did it diverge? lower optimizer.lr"
+DIVERGED = "the training loss ends at %.4g, above %.4g of the class shares: train longer, or lower optimizer.lr"
 
 
 def train(build: Build, config: Config, start: dict[str, Any] | None = None) -> dict[str, float]:
