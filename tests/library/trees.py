@@ -44,7 +44,7 @@ def tree(folder: Path, *under: str) -> Path:
 
 
 def forked(cases: list[list[str]], cwd: Path, *paths: Path) -> list[tuple[int, str, str]]:
-    """(Exit code, stdout, stderr) of `python -m` for each case, forked from a process with the imports, from `paths`."""
+    """(Exit code, stdout, stderr) of `python -m` for each case, forked from a process with imports from `paths`."""
     script, own = [sys.executable, str(FORKED), "heavy", "60"], environment(*paths)
     text = json.dumps(cases)
     done = subprocess.run(script, cwd=cwd, env=own, input=text, capture_output=True, text=True, check=False)
