@@ -1,5 +1,7 @@
 """An older conf/ runs with a newer library, and a fork takes one."""
 
+import json
+import re
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 import pytest
 from conftest import ROOT
 from omegaconf import OmegaConf
-from trees import forked
+from trees import commit, forked, git, run, tree
 
 from classify import build
 from tabrun.cli.keys import DEFAULTS
@@ -23,6 +25,8 @@ OWN = [  # keys of conf/config.yaml that are the library's; those of a line are 
     [*(f"speed.{key}" for key in ("threads", "chunk", "compile")), "sweep"],
     ["speed", *(f"sweep.{key}" for key in ("max_stack", "stack_dropout", "trials"))],
 ]
+TEMPLATE = Path(build.__file__).parent.name  # these tests hold after a rename too
+NEW = "leads" if TEMPLATE == "churn" else "churn"
 
 
 def train_without(lines: list[list[str]], cwd: Path) -> None:
@@ -53,3 +57,58 @@ def within(part: Any, whole: Any) -> bool:
     if isinstance(part, dict):
         return all(key in whole and within(value, whole[key]) for key, value in part.items())
     return bool(part == whole)
+
+
+def replace(file: Path, old: str, new: str) -> None:
+    assert old in (text := file.read_text()), f"{file}: {old}"
+    file.write_text(text.replace(old, new))
+
+
+def newer(library: Path) -> None:
+    """Another version of the library: what it says of itself is another, and each docstring."""
+    for file in library.rglob("*.py"):
+        file.write_text(re.sub(r'^( *)"""(?=\w)', r'\1"""Newer: ', file.read_text(), flags=re.M))
+    file = library / "__init__.py"
+    file.write_text(re.sub(r"^__version__ = .*", '__version__ = "99.0"', file.read_text(), flags=re.M))
+
+
+@pytest.mark.slow
+def test_a_fork_takes_a_newer_library(tmp_path: Path) -> None:
+    copy = tree(tmp_path / "fork")
+    done = run(copy, "scripts/rename.py", NEW)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (copy / "src").iterdir()} == {NEW, "tabrun", "hydra_plugins"}
+    assert git(copy, "status", "--porcelain", "src/tabrun", "src/hydra_plugins") == ""
+    assert git(copy, "grep", "-nwE", f"{TEMPLATE}\\.(train|evaluate|load|nets|build)|src/{TEMPLATE}", "--", ".") == ""
+    commit(copy)
+    (copy / "conf" / "model" / "mlp.yaml").write_text("_target_: NEW.nets.mlp\nhidden: [8, 8]\n".replace("NEW", NEW))
+    replace(copy / "src" / NEW / "nets.py", 'activation: str = "ReLU"', 'activation: str = "Tanh"')
+    recall = "{_target_: torchmetrics.classification.MulticlassRecall, average: macro}"
+    replace(copy / "conf" / "config.yaml", "  f1: {", f"  recall: {recall}\n  f1: {{")
+    commit(copy)
+    newer(copy / "src" / "tabrun")
+    assert git(copy, "diff", "--stat", "src/tabrun") != ""
+    rows = [f"{i},{i % 7},{'yes' if i % 3 else 'no'}" for i in range(60)]
+    (copy / "table.csv").write_text("\n".join(["x,y,bought", *rows]))
+    data = ["data=csv", "data.path=table.csv", "data.target=bought", "trainer.max_epochs=2"]
+    commands = {
+        "train": [*data, "folder=run"],
+        "evaluate": ["run"],
+        "predict": ["run", "table.csv", "-o", "predicted.csv"],
+        "train -m": [*data, "seed=0,1", "folder=sweep"],
+    }
+    outcomes = {}
+    for verb, words in commands.items():
+        outcomes[verb] = run(copy, "-m", *f"{NEW}.{verb}".split(), *words)
+        assert outcomes[verb].returncode == 0, outcomes[verb].stderr
+    assert "val/recall" in json.loads((copy / "run" / "metrics.json").read_text())
+    assert "2 as one" in outcomes["train -m"].stdout
+    assert len((copy / "predicted.csv").read_text().splitlines()) == 61
+    said = run(
+        copy, "-c", f"import {NEW}, tabrun; print({NEW}.load('run').net, tabrun.__version__, tabrun.__doc__)"
+    ).stdout
+    assert said.count("Tanh()") == 2
+    assert "99.0 Newer: " in said
+    if (copy / "tests" / "template").is_dir():
+        tested = run(copy, "-m", "pytest", "tests/template", "-q", "-n", "2", "-m", "not slow")
+        assert tested.returncode == 0, tested.stdout[-5000:]
