@@ -21,6 +21,7 @@ store = ConfigStore.instance().store
 store(group="hydra/launcher", name="vectorized", node={"_target_": f"{__name__}.VectorizedLauncher"}, provider=__name__)
 grid = {"_target_": f"{__name__}.GridSweeper", "max_batch_size": None, "params": None}
 store(group="hydra/sweeper", name="grid", node=grid, provider=__name__)
-guard = DEFAULTS | {"hydra": {"callbacks": {"guard": {"_target_": "tabrun.Guard"}}}}
+own = {"callbacks": {"guard": {"_target_": "tabrun.Guard"}}, "job": {"name": "train"}}  # Hydra would take our file's
+guard = DEFAULTS | {"hydra": own}
 store(group="hydra/callbacks", name="tabrun", package="_global_", node=guard, provider=__name__)
 OmegaConf.register_new_resolver("log_spaced", log_spaced, replace=True)  # for conf/debug/lr_range.yaml

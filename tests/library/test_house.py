@@ -30,10 +30,12 @@ NEW = "leads" if TEMPLATE == "churn" else "churn"
 
 
 def train_without(lines: list[list[str]], cwd: Path) -> None:
-    cases = [["without", ",".join(line), "debug=fast"] for line in lines]
-    done = forked(cases, cwd, ROOT / "src", Path(__file__).parent)
-    assert {",".join(line): words[::2] for line, words in zip(lines, done, strict=True) if words[::2] != (0, "")} == {}
-    assert len(list(cwd.glob("*/outputs/*/*/metrics.json"))) == len(lines)
+    cases = {",".join(line): ["without", ",".join(line), "debug=fast"] for line in lines}
+    cases["-m"] = [*cases[",".join(lines[0])], "-m", "seed=1,2"]
+    done = forked(list(cases.values()), cwd, ROOT / "src", Path(__file__).parent)
+    assert {case: words[::2] for case, words in zip(cases, done, strict=True) if words[::2] != (0, "")} == {}
+    assert len(list(cwd.glob("debug=fast+*/outputs/*/*/metrics.json"))) == len(lines)
+    assert len(list(cwd.glob("debug=fast+-m+*/outputs/*/*/[01]/metrics.json"))) == 2
 
 
 def test_a_conf_from_before_some_keys_were_there_still_trains(tmp_path: Path) -> None:
@@ -60,7 +62,8 @@ def within(part: Any, whole: Any) -> bool:
 
 
 def replace(file: Path, old: str, new: str) -> None:
-    assert old in (text := file.read_text()), f"{file}: {old}"
+    text = file.read_text()
+    assert old in text, f"{file}: {old}"
     file.write_text(text.replace(old, new))
 
 

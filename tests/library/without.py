@@ -9,26 +9,28 @@ from omegaconf import OmegaConf
 
 from classify import build
 from tabrun.cli.application import application
-from tabrun.cli.keys import MISSING, shipped
+from tabrun.cli.keys import shipped
 from tabrun.runs.build import conf
 
 
-def take_out(key: str, file: Path) -> None:
+def take_out(key: str, file: Path) -> bool:
+    """Takes a key out of a file; gives whether it was there."""
     cfg = OmegaConf.load(file)
     group, _, name = key.rpartition(".")
     node = OmegaConf.select(cfg, group) if group else cfg
-    if OmegaConf.is_dict(node) and name in node:
-        del node[name]
-        file.write_text(OmegaConf.to_yaml(cfg))
+    if not OmegaConf.is_dict(node) or name not in node:
+        return False
+    del node[name]
+    file.write_text(OmegaConf.to_yaml(cfg))
+    return True
 
 
 def main(keys: str, *words: str) -> None:
-    older = Path("+".join(key[:9] for key in keys.split(","))).absolute() / "conf"
+    older = Path("+".join([*words, *keys.split(",")])).absolute() / "conf"
     shutil.copytree(conf(build), older)
     for key in keys.split(","):
-        assert OmegaConf.select(OmegaConf.load(older / "config.yaml"), key, default=MISSING) is not MISSING, key
-        for file in (older / "config.yaml", *(older / "data").iterdir()):
-            take_out(key, file)
+        there = [take_out(key, file) for file in (older / "config.yaml", *(older / "data").iterdir())]
+        assert any(there), key
     os.chdir(older.parent)
     build.__file__ = str(older.parent / "build.py")
     shipped.cache_clear()
