@@ -1,4 +1,4 @@
-"""Rename the package, wherever code, config or a command means it, and nowhere else.
+"""Rename the template, wherever code, config or a command means it, and nowhere else: not in the library.
 
 make rename NAME=churn
 """
@@ -47,7 +47,7 @@ def patterns(old: str) -> dict[str, list[str]]:
     folder = rf"(?<=src/){old}\b"
     return {
         ".yaml": [rf"(?<=_target_: ){old}(?=\.)", rf"(?<=\(\): ){old}(?=\.)", rf"(?<=python -m ){old}(?=\.)"],
-        ".toml": [rf'(?<=^name = "){old}(?=")', rf'(?<="){old}(?=\[|"\])', folder, module],
+        ".toml": [rf'(?<=^name = "){old}(?=")', rf'(?<="){old}(?=\[|"\]|", "tabrun"|/conf")', folder, module],
         ".md": [module, imported, folder, rf"(?<=^# ){old}$"],
         "": [module, imported, folder],
     }
@@ -57,7 +57,7 @@ def rename(old: str, new: str) -> int:
     """Renames and returns the number of files that changed."""
     changed = 0
     rules = patterns(old)
-    for name in git("ls-files").splitlines():
+    for name in git("ls-files", "--", ".", ":!src/tabrun").splitlines():
         path = ROOT / name
         try:
             text = path.read_text()
@@ -77,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make rename", description=__doc__.split("\n")[0])
     parser.add_argument("name", help="the new name, a Python identifier")
     new = parser.parse_args().name
-    old = next(path.parent.name for path in SOURCE.glob("*/__init__.py"))
+    old = next(path.parent.name for path in SOURCE.glob("*/train.py"))
     try:
         check(old, new)
     except ValueError as error:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from classify.classifier import Classifier, Measures
     from tabrun.tables.schema import Schema
 
+PACKAGE = __name__.partition(".")[0]
 Config = dict[str, Any]  # the composed config, resolved, as plain values
 
 WEIGHT_BYTES = 12  # in training: itself, its gradient, and what the optimizer keeps of it
@@ -34,16 +35,25 @@ def made(key: str, node: Config, **more: Any) -> Any:
 
     UserError: it takes no such argument, or, where it is a library's, what that says of them.
     """
-    from hydra.utils import get_object, instantiate
+    from hydra.utils import instantiate
 
-    own = str(node["_target_"]).partition(".")[0] in (__package__, "tabrun")
-    with value_of(key):
-        target = get_object(node["_target_"])
-    if own:
-        given = {name: value for name, value in (node | more).items() if not name.startswith("_")}
-        check_arguments(key, target, (), given, partly=bool(node.get("_partial_")))
-    with value_of(key, own):
+    check_node(key, node | more)
+    with value_of(key, PACKAGE):
         return instantiate(node, **more, _convert_="all")
+
+
+def check_node(key: str, node: Config) -> None:
+    """Raises UserError for arguments that the template's or the library's own do not take, here or further within."""
+    from hydra.utils import get_object
+
+    for name, part in node.items():
+        if isinstance(part, dict) and "_target_" in part:
+            check_node(f"{key}.{name}", part)
+    if str(node["_target_"]).partition(".")[0] in (PACKAGE, "tabrun"):
+        with value_of(key, PACKAGE):
+            target = get_object(node["_target_"])
+        given = {name: value for name, value in node.items() if not name.startswith("_")}
+        check_arguments(key, target, (), given, partly=bool(node.get("_partial_")))
 
 
 def check_arguments(
@@ -157,11 +167,11 @@ def rehearse(optimizer: Any, schedule: Any) -> None:
 
     weight = nn.Parameter(torch.zeros(1))
     weight.grad = torch.zeros(1)
-    with value_of("optimizer", own=optimizer.func.__module__.partition(".")[0] == __package__):
+    with value_of("optimizer", PACKAGE):
         optimizer([weight]).step()
     if schedule:
         stepped = optimizer([weight])
-        with value_of("scheduler"):
+        with value_of("scheduler", PACKAGE):
             rates = schedule.make(stepped, **({schedule.total: 10} if schedule.total else {}))
             stepped.step()
             rates.step(*[0.0] if schedule.monitor else [])
@@ -176,7 +186,7 @@ def better(config: Mapping[str, Any]) -> str:
     name = config["monitor"].removeprefix("val/")
     if name == "loss":
         return "min"
-    with value_of(f"metrics.{name}"):
+    with value_of(f"metrics.{name}", PACKAGE):
         metric: Any = get_class(config["metrics"][name]["_target_"])
     return "max" if metric.higher_is_better else "min"
 

@@ -3,6 +3,7 @@
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
+from tabrun.cli.keys import DEFAULTS
 from tabrun.stack.grid import Grid
 from tabrun.stack.launcher import Launcher
 from tabrun.stack.rates import log_spaced
@@ -20,4 +21,7 @@ store = ConfigStore.instance().store
 store(group="hydra/launcher", name="vectorized", node={"_target_": f"{__name__}.VectorizedLauncher"}, provider=__name__)
 grid = {"_target_": f"{__name__}.GridSweeper", "max_batch_size": None, "params": None}
 store(group="hydra/sweeper", name="grid", node=grid, provider=__name__)
+own = {"callbacks": {"guard": {"_target_": "tabrun.Guard"}}, "job": {"name": "train"}}  # Hydra would take our file's
+guard = DEFAULTS | {"hydra": own}
+store(group="hydra/callbacks", name="tabrun", package="_global_", node=guard, provider=__name__)
 OmegaConf.register_new_resolver("log_spaced", log_spaced, replace=True)  # for conf/debug/lr_range.yaml

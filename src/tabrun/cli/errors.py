@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 FULL_ERRORS = "HYDRA_FULL_ERROR" in os.environ  # asked for: tracebacks as they come
@@ -33,6 +34,13 @@ class Parser(argparse.ArgumentParser):
 def at_home(word: str) -> str:
     """A word of a command line with the home folder for ~, at its start or behind =."""
     return re.sub("(^|=)~/", rf"\1{os.path.expanduser('~')}/", word)
+
+
+def check_file(path: str) -> None:
+    if Path(path).is_dir():
+        raise UserError(f"{path} is a folder: name a file")
+    if not Path(path).is_file():
+        raise UserError(f"there is no file {path}")
 
 
 @contextmanager
@@ -78,19 +86,22 @@ def explained(error: BaseException) -> str | None:
 
 
 @contextmanager
-def value_of(key: str, own: bool = False) -> Iterator[None]:
+def value_of(key: str, package: str) -> Iterator[None]:
     """Turns what a library says of a person's value into a UserError that names its key.
 
-    own: what is made is the template's own, whose errors are bugs and keep their traceback.
+    package: the template's, whose own errors are bugs, as the library's are: they keep their traceback.
     """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        if own:
-            raise
         reason = error.__cause__ or error  # Hydra's says where it was called
+        frames = [frame for frame, _ in traceback.walk_tb(reason.__traceback__)]
+        called = frames[2:] if reason is error else frames  # beyond this function and the one that uses it
+        names = {frame.f_globals["__name__"].partition(".")[0] for frame in called}
+        if names & {package, "tabrun"} or isinstance(reason, UserError):
+            raise reason from reason.__cause__
         raise UserError(f"{key}: {str(reason) or type(reason).__name__}") from error
 
 

@@ -21,6 +21,13 @@ from tabrun.cli.errors import UserError
 
 MEANT = {"learning_rate": "optimizer.lr", "epochs": "trainer.max_epochs", "layers": "model.hidden"}  # too far to guess
 MISSING = object()
+DEFAULTS: dict[str, Any] = {  # of the keys that the library reads; Hydra puts them under conf/'s, which may lack some
+    **{"folder": "outputs/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}", "seed": 0, "monitor": "val/loss", "mode": "auto"},
+    **{"resume": None, "rerun": None, "init_from": None, "trust": False, "test": True},
+    "data": {"batch_size": 32, "seed": "${seed}", "id": None, "drop_missing_target": False, "columns": {"ignore": []}},
+    "speed": {"threads": None, "chunk": None, "compile": None},
+    "sweep": {"max_stack": None, "stack_dropout": False, "trials": 32},
+}
 
 
 @contextmanager

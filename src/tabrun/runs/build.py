@@ -28,6 +28,7 @@ class Build(Protocol):
     """
 
     __name__: str
+    __package__: str | None
     __file__: str | None
     RANGES: Mapping[str, tuple[float, float]]
     CHOICES: Mapping[str, tuple[str | None, ...]]

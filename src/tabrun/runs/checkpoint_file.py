@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from tabrun.cli.errors import UserError
-from tabrun.runs.folder import fits, write_whole
+from tabrun.runs.folder import write_whole
+from tabrun.tables.plain import fits
 from tabrun.tables.schema import Schema
 from tabrun.tables.values import columns_of
 

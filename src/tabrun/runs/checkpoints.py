@@ -69,10 +69,11 @@ class Checkpoints(Checkpoint):
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         due = self.asked or time.monotonic() - self.saved > self.seconds
         # not after the last batch, as the end of the epoch follows; nor where processes would have to agree on a batch
-        if due and not (trainer.is_last_batch or trainer.world_size > 1 or trainer.fit_loop._should_accumulate()):
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if due and stepped and not (trainer.is_last_batch or trainer.world_size > 1):
             if math.isfinite(pl_module.train_loss):  # else the end of the epoch says what is wrong
                 self.save(trainer, improved=False)
             self.stop_if(self.asked)

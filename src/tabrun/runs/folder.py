@@ -6,12 +6,11 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import is_dataclass
 from pathlib import Path
-from types import UnionType
-from typing import Any, BinaryIO, get_args, get_origin, get_type_hints
+from typing import Any, BinaryIO
 
 from tabrun.cli.errors import UserError
+from tabrun.tables.plain import fits
 
 MOST_JSON = 2**24  # bytes of a file of ours
 LOCK, STARTED = ".lock", ".hydra/overrides.yaml"  # the last that Hydra writes before a run
@@ -115,13 +114,6 @@ def checkpoint_file(path: str | Path, name: str = "best") -> Path:
     return file
 
 
-def check_file(path: str) -> None:
-    if Path(path).is_dir():
-        raise UserError(f"{path} is a folder: name a file")
-    if not Path(path).is_file():
-        raise UserError(f"there is no file {path}")
-
-
 def shown(folder: str | Path) -> str:
     """The folder as one would type it here."""
     here = os.path.relpath(folder)
@@ -147,26 +139,6 @@ def read_metrics(folder: Path, *names: str) -> dict[str, float]:
     if absent := [name for name in names if name not in metrics]:
         raise UserError(f"{folder / 'metrics.json'} lacks {absent[0]}: train again, or take it from a copy")
     return metrics
-
-
-def fits(value: Any, kind: Any) -> bool:
-    """Whether a value is of this type, such as dict[str, float], in this range, or the fields of this dataclass.
-
-    A list is a good tuple, and an int a good float.
-    """
-    inner = get_args(kind)
-    if isinstance(kind, UnionType):
-        return any(fits(value, one) for one in inner)
-    if isinstance(kind, range):
-        return type(value) is int and value in kind
-    if is_dataclass(kind):
-        kinds = get_type_hints(kind)
-        return isinstance(value, dict) and value.keys() == kinds.keys() and all(fits(value[k], kinds[k]) for k in kinds)
-    if get_origin(kind) is dict:
-        return isinstance(value, dict) and all(fits(k, inner[0]) and fits(v, inner[1]) for k, v in value.items())
-    if inner:
-        return isinstance(value, list | tuple) and all(fits(item, inner[0]) for item in value)
-    return kind is Any or type(value) is kind or (kind is float and fits(value, range(-(2**63), 2**63)))
 
 
 def write_json(path: Path, values: Any) -> None:

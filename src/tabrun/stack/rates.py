@@ -1,7 +1,5 @@
 """Rates: the learning-rate range test, many rates side by side over a few epochs.
 
-python -m classify.train debug=lr_range
-
 Imported whenever Hydra starts, so nothing heavy is imported up here.
 """
 

@@ -1,7 +1,5 @@
 """Search: trials that Optuna asks for, a batch at a time, so that the launcher trains each batch as one population.
 
-python -m classify.train -m hydra/sweeper=optuna optimizer.lr="tag(log,interval(0.001,1))" sweep.trials=32
-
 Imported whenever Hydra starts, so nothing heavy is imported up here.
 """
 

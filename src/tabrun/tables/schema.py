@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from tabrun.cli.errors import UserError
-from tabrun.runs.folder import fits
 from tabrun.tables.columns import FIRST_CODE, Category, Columns, Number, features
+from tabrun.tables.plain import fits
 from tabrun.tables.values import RowError, as_class, known, numbered, polars_type, typed
 
 log = logging.getLogger(__name__)

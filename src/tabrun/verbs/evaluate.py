@@ -1,8 +1,4 @@
-"""Evaluate: measure a finished run's best weights, on its own test rows or on another table.
-
-python -m classify.evaluate RUN
-python -m classify.evaluate RUN TABLE --threshold 0.3
-"""
+"""Evaluate: measure a finished run's best weights, on its own test rows or on another table."""
 
 from __future__ import annotations
 
@@ -10,8 +6,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tabrun.cli.errors import Parser, UserError, in_one_line, one_line_errors, visible
-from tabrun.runs.folder import check_file, checkpoint_file, read_metrics, write_json
+from tabrun.cli.errors import Parser, UserError, check_file, in_one_line, one_line_errors, visible
+from tabrun.runs.folder import checkpoint_file, read_metrics, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -152,7 +148,7 @@ def show(result: dict[str, Any]) -> str:
 
 
 def main(build: Build) -> None:
-    parser = Parser(prog="python -m classify.evaluate", description=__doc__.split("\n")[0])
+    parser = Parser(prog=f"python -m {build.__package__}.evaluate", description=__doc__.split("\n")[0])
     parser.add_argument("run", help="a run's folder")
     parser.add_argument(
         "table", nargs="?", help="a .csv or .parquet file with the target (default: the run's test rows)"

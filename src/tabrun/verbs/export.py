@@ -1,8 +1,4 @@
-"""Export: a finished run as one file that needs none of this code.
-
-python -m classify.export RUN                    # model.onnx: named raw columns in, probabilities out
-python -m classify.export RUN --format torch     # model.pt2: a torch.export program of the schema's rows
-"""
+"""Export: a finished run as one file that needs none of this code."""
 
 from __future__ import annotations
 
@@ -70,7 +66,7 @@ def export(run: Run, kind: str) -> tuple[Path, float]:
 
 
 def main(build: Build) -> None:
-    parser = Parser(prog="python -m classify.export", description=__doc__.split("\n")[0])
+    parser = Parser(prog=f"python -m {build.__package__}.export", description=__doc__.split("\n")[0])
     parser.add_argument("run", help="a run's folder, or a checkpoint")
     parser.add_argument("--format", choices=("onnx", "torch"), default="onnx")
     parser.add_argument(

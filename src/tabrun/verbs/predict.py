@@ -1,7 +1,4 @@
-"""Predict: the classes of a CSV or Parquet file's rows, whatever its length, in bounded memory.
-
-python -m classify.predict RUN TABLE -o predictions.csv
-"""
+"""Predict: the classes of a CSV or Parquet file's rows, whatever its length, in bounded memory."""
 
 from __future__ import annotations
 
@@ -15,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tabrun.cli.errors import Parser, UserError, in_one_line, one_line_errors
-from tabrun.runs.folder import check_file, checkpoint_file, put
+from tabrun.cli.errors import Parser, UserError, check_file, in_one_line, one_line_errors
+from tabrun.runs.folder import checkpoint_file, put
 
 if TYPE_CHECKING:
     import polars as pl
@@ -126,7 +123,7 @@ def on_disk(table: str) -> Iterator[str]:
 
 
 def main(build: Build) -> None:
-    parser = Parser(prog="python -m classify.predict", description=__doc__.split("\n")[0])
+    parser = Parser(prog=f"python -m {build.__package__}.predict", description=__doc__.split("\n")[0])
     parser.add_argument("run", help="a run's folder, or a checkpoint")
     parser.add_argument("table", help="a .csv or .parquet file; - reads CSV from a pipe")
     parser.add_argument("-o", "--out", default="-", help="a .csv or .parquet file; - writes CSV to a pipe (default)")
