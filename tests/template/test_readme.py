@@ -1,16 +1,24 @@
-"""The README is true: its commands run, in order, in a copy of the tree, and its statements hold."""
+"""README and docs/ are true: their commands run, in order, in a copy of the tree, and their statements hold."""
 
 import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
-README = (ROOT / "README.md").read_text()
+import tabrun
+from classify import build
 
+README = (ROOT / "README.md").read_text()
+DOCS = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
+PAGES = "\n".join([README, *DOCS.values()])
+CHANGELOG = "src/tabrun/CHANGELOG.md"
+OWN_TREE = "fork.md"  # its blocks change the tree, so they run in one of their own
+PACKAGE = Path(str(build.__file__)).parent
 
 SHORT = {  # commands that the text names: what makes each short
     "make sweep": "ARGS='trainer.max_epochs=1 folder=outputs/a'",
@@ -23,7 +31,7 @@ SHORT = {  # commands that the text names: what makes each short
     "python -m classify.train resume=RUN": "trainer.max_epochs=101",
     "python -m classify.train init_from=RUN": "data=csv data.path=churn.csv data.target=churned data.id=customer",
     "python -m classify.train --help": "",
-    "python -m classify.evaluate RUN [TABLE]": "",
+    "python -m classify.evaluate RUN [TABLE]": "--threshold 0.3 --calibrate",
     "python -m classify.predict RUN TABLE [-o OUT]": "",
     "python -m classify.export RUN": "--format torch",
     "python scripts/baseline.py": "",
@@ -38,9 +46,21 @@ SHORT = {  # commands that the text names: what makes each short
 }
 ELSEWHERE = {  # where the others run
     **dict.fromkeys(("make test", "make lint", "make install", "make"), "the project's own check; below"),
-    **{"make train": "in a block above", "make rename NAME=churn": "test_rename.py", "make bench": "steps, here"},
+    **dict.fromkeys(("make train", "python -m classify.evaluate RUN"), "in a block"),
+    **{"make rename NAME=churn": "test_rename.py", "make bench": "steps, here"},
     "make kill-test": "test_resume.py, with fewer runs",
 }
+
+
+def script_of(page: str) -> str:
+    """The bash and python blocks of a page, in order, as one script; blocks of other languages are not run."""
+    blocks = re.findall(r"```(bash|python)\n(.*?)```", page, flags=re.S)
+    return "".join(block if kind == "bash" else f"python - <<'END'\n{block}END\n" for kind, block in blocks)
+
+
+def files_of(page: str) -> list[tuple[str, str]]:
+    """The blocks of a page that are files, as (path, text): their first line is the path in a comment."""
+    return re.findall(r"```(?:py|yaml)\n# (\S+)\n(.*?)```", page, flags=re.S)
 
 
 @pytest.fixture
@@ -56,17 +76,19 @@ def copy(tmp_path: Path) -> Path:
 
 def test_every_command_runs(copy: Path, forking: Path) -> None:
     (copy / ".venv" / "bin" / "python").symlink_to(forking)
-    blocks = re.findall(r"```(bash|python)\n(.*?)```", README, flags=re.S)
-    script = ""
-    for language, block in blocks:
-        script += block if language == "bash" else f"python - <<'END'\n{block}END\n"
+    script = "".join(script_of(page) for page in (README, *(DOCS[name] for name in DOCS if name != OWN_TREE)))
     environment = os.environ | {"MAKEFLAGS": "--no-print-directory"}
     done = subprocess.run(["bash", "-ec", script], cwd=copy, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert script.count("python -m") == len(re.findall("^python -m", README, flags=re.M)) > 5
+    lines = len(re.findall("^python -m", PAGES.replace(DOCS[OWN_TREE], ""), flags=re.M))
+    assert script.count("python -m") == lines > 5
     assert (copy / "predictions.csv").read_text().count("\n") == 501
-    assert (copy / "outputs" / "churn" / "model.onnx").exists()
+    run = copy / "outputs" / "churn"
+    assert (run / "model.onnx").exists()
     assert "equal to outputs/churn/metrics.json to 1e-6" in done.stdout
+    written = re.search(r"\noutputs/DATE.*?\n(.*?)```", README, flags=re.S)[1]  # type: ignore[index]
+    for line in written.splitlines():
+        assert (run / line.split()[0]).exists(), line
     printed = done.stdout.splitlines()
     shown = README.split("prints\n\n```\n")[1].split("\n```")[0].splitlines()
     assert [re.sub(r"\d", "0", line) for line in printed[: len(shown)]] == [re.sub(r"\d", "0", line) for line in shown]
@@ -79,38 +101,70 @@ def test_every_command_runs(copy: Path, forking: Path) -> None:
         assert done.returncode == 0, (command, done.stderr)
 
 
+def test_what_a_fork_adds_runs(copy: Path) -> None:
+    page = DOCS[OWN_TREE]
+    for name, text in files_of(page):
+        path = copy / name
+        assert path.exists() == text.startswith("\n"), name  # a file that is there is added to
+        path.write_text((path.read_text() if path.exists() else "") + text)
+    assert len(files_of(page)) > 5
+    program = copy / ".venv" / "bin" / "python"  # imports done before would be of the tree that was copied
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    program.chmod(0o755)
+    path = f"{copy / '.venv' / 'bin'}:{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(copy / "src")}
+    script = script_of(page)
+    done = subprocess.run(["bash", "-ec", script], cwd=copy, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\nepoch 2\n" in done.stdout
+    assert "equal to outputs/mine/metrics.json to 1e-6" in done.stdout
+
+
 def test_no_command_is_left_out() -> None:
-    named = set(re.findall(r"`((?:make|python) [^`]+|make)`", README)) | set(
-        re.findall(r"^    (python .*)", README, re.M)
-    )
-    assert named == SHORT.keys() | ELSEWHERE.keys()
+    named = set(re.findall(r"`((?:make|python) [^`]+|make)`", PAGES))
+    assert named | set(re.findall(r"^    (python .*)", PAGES, re.M)) == SHORT.keys() | ELSEWHERE.keys()
 
 
 def test_every_make_target_is_listed(copy: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), flags=re.M))
     listed = subprocess.run(["make"], cwd=copy, capture_output=True, text=True, check=True).stdout
     assert set(re.findall(r"^make (\S+)", listed, flags=re.M)) == targets
-    for target in targets | set(re.findall(r"`make ([\w-]+)", README)):
+    for target in targets | set(re.findall(r"`make ([\w-]+)", PAGES)):
         subprocess.run(["make", "-n", target, "NAME=churn"], cwd=copy, capture_output=True, check=True)
 
 
-def test_its_links_files_and_size_are_true() -> None:
-    for link in re.findall(r"\]\(([^)]+)\)", README):
-        assert (ROOT / link).exists(), link
-    sources = [path for path in (ROOT / "src").rglob("*.py") if path.name != "__init__.py"]
-    lines = {path.name: len(path.read_text().splitlines()) for path in sources}
-    for name in lines:
-        assert re.search(rf"[`/]{name}`", README), name
-    stated = re.search(r"([\d,]+) lines of core and ([\d,]+) beyond", README).groups()  # type: ignore[union-attr]
-    core = README[README.index("| the core") : README.index("| beyond it")]
-    counted = [0, 0]
-    for name, number in lines.items():
-        counted[f"`{name}`" not in core] += number
-    assert counted == pytest.approx([int(number.replace(",", "")) for number in stated], rel=0.05)
-    assert max(lines.values()) <= 200
+def test_links_and_files_are_there() -> None:
+    pages = {"README.md": README, CHANGELOG: (ROOT / CHANGELOG).read_text()}
+    pages |= {f"docs/{name}": text for name, text in DOCS.items()}
+    linked = set()
+    for page, text in pages.items():
+        for link in re.findall(r"\]\(([^)]+)\)", text):
+            target = (ROOT / page).parent / link
+            assert target.exists(), (page, link)
+            linked.add(target.resolve())
+    assert linked >= {ROOT / "docs" / name for name in DOCS}
+    added = {Path(name).name for name, _ in files_of(DOCS[OWN_TREE])}
+    there = {path.name for folder in ("src", "tests", "scripts") for path in (ROOT / folder).rglob("*.py")}
+    assert set(re.findall(r"`(?:\w+/)*(\w+\.py)`", PAGES)) <= there | added
 
 
-def test_it_names_every_choice() -> None:
-    for group in ("data", "model", "optimizer", "scheduler", "trainer", "logger", "debug"):
-        named = re.search(rf"`{group}=([\w|\n]+)`", README)[1].replace("\n", "").split("|")  # type: ignore[index]
+def test_the_house_names_every_file_of_the_template_and_every_folder_of_the_library() -> None:
+    house = DOCS["house.md"]
+    for path in PACKAGE.glob("*.py"):
+        assert f"`{path.name}`" in house, path.name
+    library = Path(str(tabrun.__file__)).parent
+    for path in library.glob("*/__init__.py"):
+        assert f"| `{path.parent.name}/` |" in house, path.parent
+    protocol = (library / "runs" / "build.py").read_text().split("class Build")[1].split("\n\n\n")[0]
+    for name in re.findall(r"^    (?:def )?([a-zA-Z]\w*)[:(]", protocol, re.M):
+        assert f"`{name}`" in house, name
+    assert tabrun.__version__ in (ROOT / CHANGELOG).read_text()
+
+
+def test_the_readme_is_short_and_names_every_choice() -> None:
+    assert len(README.splitlines()) <= 200
+    groups = sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir())
+    assert len(groups) > 5
+    for group in groups:
+        named = re.search(rf"`{group}=([\w|\n]+\|[\w|\n]+)`", README)[1].replace("\n", "").split("|")  # type: ignore[index]
         assert sorted(named) == sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml")), group
