@@ -19,6 +19,7 @@ RUSH = """
 import json, os, sys, time
 from pathlib import Path
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from classify import build
 from tabrun.cli import check
 from tabrun.runs import folder
@@ -29,6 +30,7 @@ start = time.time() + 0.3
 for _ in range(20):
     if os.fork() == 0:
         time.sleep(start - time.time())
+        OmegaConf.clear_cache(config)  # of the time
         own = sys.argv[1] if len(sys.argv) > 1 else config.folder
         try:
             folder.claim(Path(own))

@@ -24,8 +24,6 @@ MAY_IMPORT = {  # a folder of the library: the others that its files may import;
 }
 PRIVATE = {  # file, name: why nothing public does
     ("tabrun/__init__.py", "_RJEM_MALLOC_CONF"): "polars has no other switch for memory, of which it takes half so",
-    ("tabrun/runs/checkpoints.py", "_load_combined_loader_states"): "a schedule has the loader made before its state",
-    ("tabrun/runs/chunks.py", "_batches_that_stepped"): "the step that Lightning's loggers write",
 }
 
 

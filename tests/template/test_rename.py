@@ -45,7 +45,7 @@ def copy(tmp_path: Path) -> Path:
 def test_a_renamed_copy_trains(copy: Path) -> None:
     done = run(copy, "scripts/rename.py", NEW)
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in (copy / "src").iterdir()} == {NEW, "hydra_plugins"}
+    assert {path.name for path in (copy / "src").iterdir()} == {NEW, "tabrun", "hydra_plugins"}
     assert (copy / "conf" / "data" / "words.yaml").read_text() == WORDS
     assert f'name = "{NEW}"' in (copy / "pyproject.toml").read_text()
     assert (copy / "README.md").read_text().startswith(f"# {NEW}\n")
