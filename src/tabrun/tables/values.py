@@ -143,3 +143,10 @@ def known(frame: pl.DataFrame, names: Iterable[str], why: str = "") -> None:
 def columns_of(names: Any) -> list[str]:
     """A list of column names, from one, several or None."""
     return [] if names is None else [str(name) for name in (names if isinstance(names, list | tuple) else [names])]
+
+
+def aligned(lines: Iterable[Iterable[Any]]) -> str:
+    """Lines of cells as columns of text; floats with four decimals, - for None."""
+    cells = [["-" if c is None else f"{c:.4f}" if isinstance(c, float) else str(c) for c in line] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(map(str.rjust, line, widths)) for line in cells)
