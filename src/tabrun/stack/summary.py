@@ -57,7 +57,7 @@ def summarise(folder: Path, jobs: Mapping[int, list[str]], build: Build, trust: 
         error = folder / str(number) / "error.txt"
         reason = error.read_text(errors="replace").split("\n")[0] if error.exists() else "unknown"
         log.error("job %d failed: %s (%s)", number, reason, error)
-    best = table.filter(pl.col(one.config["monitor"]).is_finite())["job"] if one else []
+    best: Any = table.filter(pl.col(one.config["monitor"]).is_finite())["job"] if one else []
     if len(best) and (settings or not repeats):
         write_whole(folder / "best.yaml", experiment(jobs[best[0]], conf(build)).encode())
         run = Run.open(folder / str(best[0]), build, trust=trust)
