@@ -40,21 +40,29 @@ def train_population(build: Build, configs: list[dict[str, Any]]) -> list[Member
             member.classifier = build.classifier(config, schema, measures)
             if names := [name for name, _ in member.classifier.net.body.named_buffers()]:
                 raise UserError(f"a net with buffers ({names[0]}) does not train in a stack: say hydra/launcher=basic")
-        except UserError as error:  # this one's alone
+        except Exception as error:  # this one's alone
             member.error = error
             continue
         shapes = tuple(parameter.shape for parameter in member.classifier.net.parameters())
         alike.setdefault((shapes, len(member.table.index["train"])), []).append(member)  # folds may differ in these
     for group in (part for whole in alike.values() for part in parts(whole)):
-        set_threads(configs[0], group[0].classifier.net, len(group))
-        population = Population(group)
-        with interrupts():
-            build.trainer(configs[0], callbacks=[], loggers=[], enable_checkpointing=False).fit(population)
-        identity = record(group[0].table, str(population.device.type))
-        for member in group:
-            if not (Path(member.config["folder"]) / "metrics.json").exists():
-                write(member, identity)
+        try:
+            train_group(build, group)
+        except Exception as error:
+            for member in group:
+                member.error = error
     return members
+
+
+def train_group(build: Build, group: list[Member]) -> None:
+    config, population = group[0].config, Population(group)
+    set_threads(config, group[0].classifier.net, len(group))
+    with interrupts():
+        build.trainer(config, callbacks=[], loggers=[], enable_checkpointing=False).fit(population)
+    identity = record(group[0].table, str(population.device.type))
+    for member in group:
+        if not (Path(member.config["folder"]) / "metrics.json").exists():
+            write(member, identity)
 
 
 def parts(group: list[Member]) -> Iterator[list[Member]]:

@@ -12,7 +12,7 @@ import polars as pl
 
 from tabrun.cli.errors import UserError
 from tabrun.runs.folder import check_file
-from tabrun.tables.values import reads_as
+from tabrun.tables.values import read_as
 
 KINDS: dict[Any, str] = {
     pl.Float32: "a number",
@@ -70,8 +70,8 @@ def mended(
     """Float64 for whole numbers that turn out to be fractions; UserError at the first value of another kind."""
     found = {}
     for column, kind in zip(text, types.values(), strict=True):
-        if (wrong := column.is_not_null() & ~reads_as(column, kind)).any():
-            if kind.is_integer() and (column.is_null() | reads_as(column, pl.Float64)).all():
+        if (wrong := column.is_not_null() & read_as(column, kind).is_null()).any():
+            if kind.is_integer() and read_as(column, pl.Float64).null_count() == column.null_count():
                 found[column.name] = pl.Float64()
                 continue
             row = int(wrong.arg_max() or 0)
