@@ -84,9 +84,8 @@ class StackedOptimizer(Optimizer):
     def lay_out(self, weights: Tensor) -> None:
         """Has the parameters be views of `weights`."""
         self.weights, count = weights, int(self.member.max()) + 1
-        for p, part in zip(
-            self.parameters, weights.split([count * p[0].numel() for p in self.parameters]), strict=True
-        ):
+        sizes = [count * p[0].numel() for p in self.parameters]
+        for p, part in zip(self.parameters, weights.split(sizes), strict=True):
             p.data, p.grad = part.view(count, *p.shape[1:]), None
 
     @torch.no_grad()
@@ -118,12 +117,10 @@ class StackedOptimizer(Optimizer):
 
     def state_of(self, place: int) -> list[dict[str, Tensor]]:
         """What the optimizer of a run alone would know of each of its parameters."""
-        state, count = self.inner.state[self.moves], int(self.member.max()) + 1
+        sizes = [p.numel() for p in self.parameters]
         found: list[dict[str, Tensor]] = [{} for _ in self.parameters]
-        for key, value in state.items():
-            parts = (
-                value.split([count * p[0].numel() for p in self.parameters]) if value.dim() else [value] * len(found)
-            )
+        for key, value in self.inner.state[self.moves].items():
+            parts = value.split(sizes) if value.dim() else [value] * len(sizes)
             for own, part, p in zip(found, parts, self.parameters, strict=True):
                 own[key] = (part.view_as(p)[place] if value.dim() else part).cpu().clone()
         return found

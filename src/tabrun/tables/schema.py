@@ -123,7 +123,7 @@ class Schema:
         codes = {value: classes.get(as_class(value)) for value in column.unique()}
         labels = column.replace_strict(codes, return_dtype=pl.Int64)
         if labels.null_count():
-            row = labels.is_null().arg_max()
+            row = labels.is_null().arg_max() or 0
             what = f"the training rows have no class {as_class(column[row])}, only {', '.join(self.classes)}"
             raise RowError(self.target, row, what)
         return labels.to_torch()
