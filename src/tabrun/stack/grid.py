@@ -5,12 +5,13 @@ Imported whenever Hydra starts, so nothing heavy is imported up here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, configure_log, filter_overrides
 from hydra.plugins.sweeper import Sweeper
@@ -23,18 +24,21 @@ from tabrun.stack.launcher import Launcher, note_error, outcome
 class Grid(Sweeper):
     """Runs all batches though a job may fail, and ends with a report."""
 
+    config: Any
+    hydra_context: Any
+    launcher: Any
+
     def __init__(self, max_batch_size: int | None, params: dict[str, str] | None = None) -> None:
         self.max_batch_size, self.params = max_batch_size, params or {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
-        self.build = getattr(task_function, "build", None)  # else another application's, as in Hydra's own tests
+        self.build: Any = getattr(task_function, "build", None)  # else another application's, as in Hydra's own tests
         self.launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> Any:
-        assert self.config is not None
-        assert self.launcher is not None
-        jobs = self.jobs(arguments)
+        values = {key: listed(key, override) for key, override in self.overrides(arguments).items()}
+        jobs = [list(job) for job in product(*values.values())]
         folder = Path(str(self.config.hydra.sweep.dir))
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
@@ -47,39 +51,35 @@ class Grid(Sweeper):
             returns.append(self.launcher.launch(batch, initial_job_idx=start))
         outcomes = {number: outcome(done) for number, done in enumerate(chain(*returns))}
         failed = {number: found for number, found in outcomes.items() if isinstance(found, Exception)}
-        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        if self.build is not None:
-            for number, error in failed.items():
-                note_error(folder / str(number), error)
-            self.report(folder, jobs)
+        for number, error in failed.items() if self.build else ():
+            note_error(folder / str(number), error)
+        self.report(folder, dict(enumerate(jobs)))
         for error in failed.values():
             if "rates" not in self.config.get("sweep", ()) or len(failed) == len(jobs):
                 raise error
         return returns
 
-    def jobs(self, arguments: list[str]) -> list[list[str]]:
-        """The overrides of each job: every combination of the values that are listed."""
-        assert self.hydra_context is not None
+    def overrides(self, arguments: list[str]) -> dict[str, Override]:
+        """What the command and hydra.sweeper.params say, by key; of what is said twice, the last."""
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        values: dict[str, list[str]] = {}
-        for override in parser.parse_overrides([*(f"{key}={value}" for key, value in self.params.items()), *arguments]):
-            key = override.get_key_element()
-            swept = override.is_sweep_override()
-            found = override.sweep_string_iterator() if swept else [override.get_value_element_as_str()]
-            values[key] = [f"{key}={value}" for value in found]
-        return [list(job) for job in product(*values.values())]
+        parsed = parser.parse_overrides([*(f"{key}={value}" for key, value in self.params.items()), *arguments])
+        return {override.get_key_element(): override for override in parsed}
 
-    def report(self, folder: Path, jobs: Sequence[list[str]]) -> None:
+    def report(self, folder: Path, jobs: Mapping[int, list[str]]) -> None:
+        """Shows and writes what the jobs have found, by their numbers and overrides."""
         from tabrun.stack.rates import report
         from tabrun.stack.summary import summarise
 
-        assert self.config is not None
-        assert self.build is not None
-        if "rates" in self.config.sweep:
-            rates = [
-                (i, w.split("=")[1]) for i, words in enumerate(jobs) for w in words if w.startswith("optimizer.lr=")
-            ]
-            report(folder, {number: float(rate) for number, rate in rates}, self.build)
-        else:
-            overrides = {number: list(filter_overrides(words)) for number, words in enumerate(jobs)}
-            summarise(folder, overrides, self.build, self.config.trust)
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        own = {number: list(filter_overrides(words)) for number, words in jobs.items()}
+        if self.build and "rates" in self.config.sweep:
+            report(folder, own, self.build)
+        elif self.build:
+            summarise(folder, own, self.build, self.config.trust)
+
+
+def listed(key: str, override: Override) -> list[str]:
+    """The overrides that give a key one value each."""
+    swept = override.is_sweep_override()
+    values = override.sweep_string_iterator() if swept else [override.get_value_element_as_str()]
+    return [f"{key}={value}" for value in values]

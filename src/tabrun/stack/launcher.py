@@ -61,12 +61,11 @@ class Launcher(HydraLauncher):
         log.info("%d jobs: %s", len(jobs), described(plan, len(finished)))
         returns = {number: self.finished(composed[number], folder / str(number)) for number in finished}
         for stack in plan:
-            task = self.task_function
+            task, missing = self.task_function, [number for number in stack if number not in finished]
             if len(stack) > 1:
                 task = together(self.build, {number: configs[number] for number in stack})
-            missing = [number for number in stack if number not in finished]
-            for number in missing if len(stack) > 1 else ():
-                clear(folder / str(number))  # what an attempt that was cut has left
+                for number in missing:
+                    clear(folder / str(number))  # what an attempt that was cut has left
             for number in missing:
                 returns[number] = self.run(task, composed[number], folder / str(number))
         return [returns[number] for number in sorted(returns)]
@@ -163,18 +162,14 @@ def together(build: Any, configs: dict[int, dict[str, Any]]) -> Callable[[Any], 
     """The task function of every job of a stack: the first that Hydra runs trains them all."""
     from tabrun.stack.training import train_population
 
-    outcome: dict[int, Any] = {}  # a Member, or the error that stopped them all
+    members: dict[int, Any] = {}
 
     def task(_: Any) -> float:
         number = HydraConfig.get().job.num
-        if not outcome:
-            try:
-                outcome.update(zip(configs, train_population(build, list(configs.values())), strict=True))
-            except Exception as error:
-                outcome.update(dict.fromkeys(configs, error))
-        failed = outcome[number] if isinstance(outcome[number], Exception) else outcome[number].error
-        if failed is not None:
-            raise failed
-        return outcome[number].metrics[configs[number]["monitor"]]
+        if not members:
+            members.update(zip(configs, train_population(build, list(configs.values())), strict=True))
+        if members[number].error is not None:
+            raise members[number].error
+        return members[number].metrics[configs[number]["monitor"]]
 
     return task

@@ -1,9 +1,9 @@
-"""Member: one run of a population: what it has reached, and the folder that it leaves."""
+"""Member: one run of a stack: its batches, what it has reached, and the folder that it leaves."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,13 +17,14 @@ from tabrun.runs.checkpoints import Checkpoints, diverged
 from tabrun.runs.csv_log import CsvLog
 from tabrun.runs.folder import lock, unlock, write_json
 from tabrun.runs.train import chance
-from tabrun.tables.data import TabularData
+from tabrun.tables.data import Batches, TabularData
 
 
 class Member:
     """What is kept of one run: its log, its best weights, whether and why it ended."""
 
     classifier: Any
+    table: TabularData
 
     def __init__(self, config: dict[str, Any], callbacks: Sequence[Any]) -> None:
         self.patience = next((one for one in callbacks if isinstance(one, EarlyStopping)), None)
@@ -74,22 +75,53 @@ class Member:
         return {one.state_key: one.state_dict() for one in (self.patience, self.checkpoints) if one}
 
 
-def write(member: Member, table: TabularData, identity: dict[str, Any]) -> None:
+def write(member: Member, identity: dict[str, Any]) -> None:
     """The folder that a run of its own would have: checkpoints, log, record and metrics."""
-    assert table.schema
+    schema: Any = member.table.schema
     folder = Path(member.config["folder"])
     lock(folder)
-    identity = identity | {"data_sha256": table.sha256}
+    identity = identity | {"data_sha256": member.table.sha256}
     log = CsvLog(str(folder / "log"))
     for row in member.log:
         log.log_metrics({k: v for k, v in row.items() if k != "step"}, step=int(row["step"]))
     position = log.position()
     for name, content in member.contents.items():
-        content |= {"config": member.config, "schema": table.schema.plain(), "record": identity, "log": position}
+        content |= {"config": member.config, "schema": schema.plain(), "record": identity, "log": position}
         write_checkpoint(content, folder / "checkpoints" / f"{name}.ckpt")
     if member.error is None:
         seen = {"epochs": member.epochs, "steps": member.steps, "train/loss": member.log[-1]["train/loss"]}
-        seen["chance"] = chance(member.classifier.loss, table.schema)
+        seen["chance"] = chance(member.classifier.loss, schema)
         write_json(folder / "run.json", identity | seen)
         write_json(folder / "metrics.json", member.metrics)
     unlock(folder)
+
+
+class StackedBatches:
+    """The batches of every member: rows (P, batch, ...), or (batch, ...) where all have the same, and labels."""
+
+    def __init__(self, tables: Sequence[TabularData], epoch: Callable[[], int]) -> None:
+        self.each = [table.train_dataloader() for table in tables]
+        for batches in self.each:
+            batches.epoch = epoch
+
+    @property
+    def num_rows(self) -> int:
+        return self.each[0].num_rows
+
+    def __len__(self) -> int:
+        return len(self.each[0])
+
+    def __iter__(self) -> Iterator[tuple[Any, torch.Tensor]]:
+        if all(same_order(self.each[0], other) for other in self.each):
+            yield from self.each[0]
+            return
+        for batches in zip(*self.each, strict=True):
+            rows, labels = zip(*batches, strict=True)
+            pairs = isinstance(rows[0], tuple)
+            yield tuple(map(torch.stack, zip(*rows, strict=True))) if pairs else torch.stack(rows), torch.stack(labels)
+
+
+def same_order(one: Batches, other: Batches) -> bool:
+    return one is other or (
+        (one.seed, one.rows is other.rows) == (other.seed, True) and torch.equal(one.index, other.index)
+    )

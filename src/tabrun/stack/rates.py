@@ -21,11 +21,8 @@ SHOWN = 22  # lines of the table on the terminal
 
 def log_spaced(least: float, most: float, number: int) -> str:
     """So many numbers in even steps of their logarithm, as Hydra takes several values of a key."""
-    if (
-        not all(isinstance(n, int | float) and n > 0 for n in (least, most))
-        or not isinstance(number, int)
-        or number < 1
-    ):
+    numbers = all(isinstance(n, int | float) and n > 0 for n in (least, most, number))
+    if not (numbers and isinstance(number, int)):
         raise UserError(f"sweep.rates from {least} to {most}, {number} of them: say three numbers above 0")
     steps = [i / max(number - 1, 1) for i in range(number)]
     return ",".join(f"{math.exp((1 - i) * math.log(least) + i * math.log(most)):.4g}" for i in steps)
@@ -49,31 +46,29 @@ def suggested(losses: Sequence[float]) -> int:
     return next(i for i, loss in enumerate(down) if loss <= enough)
 
 
-def report(folder: Path, rates: Mapping[int, float], build: Build) -> None:
+def report(folder: Path, jobs: Mapping[int, list[str]], build: Build) -> None:
     """Shows the loss that each job's rate has reached, and which rate to take; writes sweep.csv."""
     import polars as pl
 
-    from tabrun.stack.summary import check_tables, row, shown
+    from tabrun.stack.summary import finished, texts
+    from tabrun.tables.values import aligned
 
-    check_tables([row(folder, number, [], build) for number in rates])
-    rows = []
-    for number, rate in sorted(rates.items(), key=lambda item: item[1]):
+    runs, rows = finished(folder, jobs, build), []
+    for number, words in jobs.items():
         file = folder / str(number) / "log" / "metrics.csv"
-        done = (folder / str(number) / "metrics.json").exists()
-        rows.append((rate, pl.read_csv(file)["val/loss"][-1] if done else math.nan))
-    write_whole(
-        folder / "sweep.csv", pl.DataFrame(rows, ["optimizer.lr", "val/loss"], orient="row").write_csv().encode()
-    )
+        loss = pl.read_csv(file)["val/loss"][-1] if number in runs else math.nan
+        rows.append((float(texts(words)["optimizer.lr"]), loss))
+    rows, header = sorted(rows), ["optimizer.lr", "val/loss"]
+    write_whole(folder / "sweep.csv", pl.DataFrame(rows, header, orient="row").write_csv().encode())
     if not any(math.isfinite(loss) for _, loss in rows):
         return  # the launcher says what the first failed with
-    choice = suggested([loss for _, loss in rows])
-    step = math.ceil(len(rows) / SHOWN)
+    choice, step = suggested([loss for _, loss in rows]), math.ceil(len(rows) / SHOWN)
     cells = [
-        (f"{rate:.3g}", f"{loss:.4g}" if math.isfinite(loss) else "diverged", "<" if i == choice else "")
+        (f"{rate:.3g}", f"{loss:.4g}" if math.isfinite(loss) else "diverged", "<" if i == choice else " ")
         for i, (rate, loss) in enumerate(rows)
         if (i - choice) % step == 0
     ]
-    log.info("\n%s", shown(pl.DataFrame(cells, ["optimizer.lr", "val/loss", " "], orient="row")))
+    log.info("\n%s", aligned([[*header, " "], *cells]))
     if choice in (0, len(rows) - 1):
         log.info("the best rate is the last that was tried: widen sweep.rates")
     log.info("\nsuggested: optimizer.lr=%.2g\n%s", rows[choice][0], folder)

@@ -3,56 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 from torch.optim import Optimizer
 
 PER_MEMBER = ("lr", "weight_decay")  # arguments of optimizers that members may differ in
 
 
-def forward_stacked(net: Any, names: Sequence[str]) -> Callable[[Sequence[Tensor], Tensor], Tensor]:
+def forward_stacked(net: Any, names: Sequence[str]) -> Callable[[Sequence[Tensor], Tensor], Tensor] | None:
     """(stacked parameters of these names, encoded rows (P, features, rows)) -> scores (P, classes, rows), after Encode.
 
     Rows come last, as a batched product takes weights as they are then, and the loss runs along rows and not along a
-    few classes: twice as fast. A net with layers that are not known here goes through torch.func.vmap.
+    few classes: twice as fast. None: a net that learns to encode, or with layers that are not known here.
     """
     layers = dict(net.body.named_children()) if isinstance(net.body, nn.Sequential) else {"": net.body}
+    known = all(isinstance(layer, nn.Linear) or elementwise(layer) for layer in layers.values())
+    if not known or any(not name.startswith("body.") for name in names):
+        return None
     places = {name: i for i, name in enumerate(names)}
     plan: list[Any] = [  # each layer with the places of its weight and bias
         (layer, *(places.get(".".join(filter(None, ("body", name, kind)))) for kind in ("weight", "bias")))
         for name, layer in layers.items()
     ]
+    flat_head = elementwise(net.head)
 
-    def mapped(values: Sequence[Tensor], rows: Tensor) -> Tensor:
-        own = {name.removeprefix("body."): value for name, value in zip(names, values, strict=True)}
-        call = vmap(lambda p, x: functional_call(net.body, p, x.T).T, randomness="different")
-        return with_head(net, call(own, rows))
-
-    def batched(values: Sequence[Tensor], rows: Tensor) -> Tensor:
+    def forward(values: Sequence[Tensor], rows: Tensor) -> Tensor:
         for layer, i, j in plan:
-            if isinstance(layer, nn.Linear):
-                weight = values[i]
-                rows = weight @ rows if j is None else torch.baddbmm(values[j].unsqueeze(-1), weight, rows)
-            elif isinstance(layer, nn.LayerNorm):
-                rows = F.layer_norm(rows.transpose(1, 2), layer.normalized_shape, eps=layer.eps).transpose(1, 2)
-                rows = rows if i is None else rows * values[i].unsqueeze(-1)
-                rows = rows if j is None else rows + values[j].unsqueeze(-1)
-            else:
+            if i is None:
                 rows = layer(rows)
-        return scored(rows)
+            else:
+                rows = values[i] @ rows if j is None else torch.baddbmm(values[j].unsqueeze(-1), values[i], rows)
+        return net.head(rows) if flat_head else net.head(rows.transpose(1, 2)).transpose(1, 2)
 
-    scored = net.head if elementwise(net.head) else partial(with_head, net)
-    known = all(isinstance(layer, nn.Linear | nn.LayerNorm) or elementwise(layer) for layer in layers.values())
-    return batched if known else mapped
-
-
-def with_head(net: Any, rows: Tensor) -> Tensor:
-    return net.head(rows.transpose(1, 2)).transpose(1, 2)
+    return forward
 
 
 def elementwise(layer: nn.Module) -> bool:
@@ -90,21 +75,17 @@ class StackedOptimizer(Optimizer):
         self.inner: Optimizer = makers[0].func([self.moves], lr=1.0, **shared, weight_decay=0.0)
         self.decays = self.of_each_weight([s.get("weight_decay", 0.0) for s in settings])
         self.decaying = bool(self.decays.any())
-        self.set_rates([s["lr"] for s in settings])
+        self.rates = self.of_each_weight([s["lr"] for s in settings])
         self.lay_out(torch.cat([p.detach().flatten() for p in parameters]))
 
     def of_each_weight(self, values: Sequence[float]) -> Tensor:
         return torch.tensor(values, dtype=self.moves.dtype, device=self.moves.device)[self.member]
 
-    def set_rates(self, rates: Sequence[float]) -> None:
-        self.rates = self.of_each_weight(rates)
-
     def lay_out(self, weights: Tensor) -> None:
         """Has the parameters be views of `weights`."""
         self.weights, count = weights, int(self.member.max()) + 1
-        for p, part in zip(
-            self.parameters, weights.split([count * p[0].numel() for p in self.parameters]), strict=True
-        ):
+        sizes = [count * p[0].numel() for p in self.parameters]
+        for p, part in zip(self.parameters, weights.split(sizes), strict=True):
             p.data, p.grad = part.view(count, *p.shape[1:]), None
 
     @torch.no_grad()
@@ -136,12 +117,10 @@ class StackedOptimizer(Optimizer):
 
     def state_of(self, place: int) -> list[dict[str, Tensor]]:
         """What the optimizer of a run alone would know of each of its parameters."""
-        state, count = self.inner.state[self.moves], int(self.member.max()) + 1
+        sizes = [p.numel() for p in self.parameters]
         found: list[dict[str, Tensor]] = [{} for _ in self.parameters]
-        for key, value in state.items():
-            parts = (
-                value.split([count * p[0].numel() for p in self.parameters]) if value.dim() else [value] * len(found)
-            )
+        for key, value in self.inner.state[self.moves].items():
+            parts = value.split(sizes) if value.dim() else [value] * len(sizes)
             for own, part, p in zip(found, parts, self.parameters, strict=True):
                 own[key] = (part.view_as(p)[place] if value.dim() else part).cpu().clone()
         return found
@@ -150,28 +129,28 @@ class StackedOptimizer(Optimizer):
 class Rates:
     """Each member's scheduler, on an optimizer of its own that moves nothing: it tells the member's rate."""
 
-    def __init__(self, members: Sequence[Any], steps: int) -> None:
-        self.schedules: list[Any] = []
+    def __init__(self, members: Sequence[Any], steps: int, stacked: StackedOptimizer) -> None:
+        self.stacked, self.schedules = stacked, []
         for member in members:
-            optimizer = member.optimizer([nn.Parameter(torch.zeros(()))])
-            schedule = member.schedule
-            assert schedule
+            optimizer, schedule = member.optimizer([nn.Parameter(torch.zeros(()))]), member.schedule
             total = {schedule.total: steps} if schedule.total else {}
             self.schedules.append(schedule.make(optimizer, **total))
             optimizer.step()  # moves nothing; a scheduler warns that is stepped before its optimizer
+        self.apply()
 
     def step(self, metrics: Sequence[Any] | None = None) -> None:
         for i, schedule in enumerate(self.schedules):
             schedule.step(*([metrics[i]] if metrics else []))
+        self.apply()
 
     def settings(self, place: int) -> dict[str, Any]:
         """The member's rate and what else its scheduler moves."""
         group = self.schedules[place].optimizer.param_groups[0]
         return {key: value for key, value in group.items() if key != "params"}
 
-    def apply(self, optimizer: StackedOptimizer) -> None:
+    def apply(self) -> None:
         groups = [schedule.optimizer.param_groups[0] for schedule in self.schedules]
-        optimizer.set_rates([float(group["lr"]) for group in groups])
+        self.stacked.rates = self.stacked.of_each_weight([float(group["lr"]) for group in groups])
         for key in ("momentum", "betas"):  # OneCycleLR moves these too
             if key in groups[0]:
-                optimizer.inner.param_groups[0][key] = groups[0][key]
+                self.stacked.inner.param_groups[0][key] = groups[0][key]

@@ -60,24 +60,25 @@ class Study:
     def tell(self, trial: Trial, done: JobReturn) -> None:
         """A trial that failed, or whose metric is not finite, is recorded as failed."""
         value = outcome(done)
-        if not isinstance(value, Exception) and math.isfinite(value):
-            self.study.tell(trial, value)
-            return
         failed = isinstance(value, Exception)
-        trial.set_user_attr("error", " ".join(str(value).split()) if failed else f"the metric is {value}")
-        self.study.tell(trial, state=TrialState.FAIL)
+        if failed or not math.isfinite(value):
+            trial.set_user_attr("error", " ".join(str(value).split()) if failed else f"the metric is {value}")
+        self.end(trial.number, math.nan if failed else value)
+
+    def end(self, number: int, value: float) -> None:
+        finished = math.isfinite(value)
+        self.study.tell(number, value if finished else None, None if finished else TrialState.FAIL)
 
     def settle(self, monitor: str) -> None:
         """What a killed command left running: with metrics it has finished, else it has failed, and does not count."""
         for trial in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
             if not trial.user_attrs and not self.shared:  # killed before its folder was noted
-                self.study.tell(trial.number, state=TrialState.FAIL)
+                self.end(trial.number, math.nan)
         for number, trial in self.here().items():
             if trial.state == TrialState.RUNNING:
                 own = self.folder / str(number)
-                value = read_metrics(own, monitor)[monitor] if (own / "metrics.json").exists() else math.nan
-                finished = math.isfinite(value)
-                self.study.tell(trial.number, value if finished else None, None if finished else TrialState.FAIL)
+                written = (own / "metrics.json").exists()
+                self.end(trial.number, read_metrics(own, monitor)[monitor] if written else math.nan)
 
     def here(self) -> dict[int, FrozenTrial]:
         """The trials of this folder, by number."""
@@ -102,16 +103,12 @@ def distribution(override: Override) -> BaseDistribution:
     """Optuna's word for a sweep: interval and range are numbers, with tag(log, ...) on a logarithmic scale."""
     sweep: Any = override.value()
     try:
-        if isinstance(sweep, RangeSweep):
-            values = sorted(sweep.range())
-            low, high, step = values[0], values[-1], abs(sweep.step)
-        elif isinstance(sweep, IntervalSweep):
-            low, high, step = sweep.start, sweep.end, None
-        else:  # as text, since a list is no value of Optuna's
+        if not isinstance(sweep, RangeSweep | IntervalSweep):  # as text, since a list is no value of Optuna's
             return CategoricalDistribution(sorted(set(override.sweep_string_iterator())))
-        if isinstance(low, int):
-            return IntDistribution(low, high, log="log" in sweep.tags, step=int(step or 1))
-        return FloatDistribution(low, high, log="log" in sweep.tags, step=step)
+        values: list[Any] = sorted(sweep.range()) if isinstance(sweep, RangeSweep) else [sweep.start, sweep.end]
+        options: dict[str, Any] = {"step": abs(sweep.step)} if isinstance(sweep, RangeSweep) else {}
+        kind: Any = IntDistribution if isinstance(values[0], int) else FloatDistribution
+        return kind(values[0], values[-1], log="log" in sweep.tags, **options)
     except (ValueError, IndexError) as error:
         reason = "it holds no value" if isinstance(error, IndexError) else error
         raise UserError(f"{override.input_line} cannot be searched: {reason}") from error

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tabrun.cli.errors import UserError
 from tabrun.runs.build import Build, conf
 from tabrun.runs.folder import read_json, read_metrics, write_json, write_whole
 from tabrun.runs.run import Run, describe
+from tabrun.tables.values import aligned
 
 log = logging.getLogger(__name__)
 
@@ -33,132 +34,97 @@ def summarise(folder: Path, jobs: Mapping[int, list[str]], build: Build, trust: 
     over seeds and folds. Of the best, the first repetition goes on to best.yaml and the test rows: it was not chosen
     for its luck.
     """
-    rows = [row(folder, number, words, build) for number, words in sorted(jobs.items())]
-    check_tables(rows)
-    keys = dict.fromkeys(key for r in rows for key in r["overrides"])
-    varied = [key for key in keys if len({text(r["overrides"].get(key)) for r in rows}) > 1]
-    settings = [key for key in varied if key not in REPEATS]
-    repeats = [key for key in varied if key in REPEATS]
-    monitor, sign = next((r["monitored"] for r in rows if r["metrics"]), ("", 1))
-    rows = ranked(rows, settings if repeats else ["number"], monitor, sign)
+    runs, overrides = finished(folder, jobs, build), {number: texts(words) for number, words in sorted(jobs.items())}
+    keys = dict.fromkeys(key for own in overrides.values() for key in own)
+    varied = [key for key in keys if len({own.get(key, "") for own in overrides.values()}) > 1]
+    settings, repeats = [key for key in varied if key not in REPEATS], [key for key in varied if key in REPEATS]
     table = pl.DataFrame(
         [
-            {"job": r["number"], **{key: text(r["overrides"].get(key)) for key in varied}, "status": r["status"]}
-            | {"best_epoch": r["best_epoch"], **r["metrics"], "folder": str(folder / str(r["number"]))}
-            for r in rows
+            {"job": number, **{key: own.get(key, "") for key in varied}}
+            | {**outcome(runs.get(number)), "folder": str(folder / str(number))}
+            for number, own in overrides.items()
         ],
         infer_schema_length=None,
     )
+    one = next(iter(runs.values()), None)
+    table = ranked(table, settings if repeats else ["job"], one) if one else table
     write_whole(folder / "sweep.csv", table.write_csv().encode())
     more = f"\n... and {len(table) - SHOWN} more in {folder / 'sweep.csv'}" if len(table) > SHOWN else ""
-    log.info("\n%s%s", shown(table.drop("folder").head(SHOWN)), more)
-    if repeats and monitor:
-        means = shown(spread(table, settings).head(SHOWN))
-        log.info("\nmean and standard deviation over %s:\n%s", ", ".join(repeats), means)
-    for r in rows:
-        if r["status"] == "failed":
-            log.error("job %d failed: %s (%s)", r["number"], r["error"], folder / str(r["number"]) / "error.txt")
-    finite = [r for r in rows if math.isfinite(r["metrics"].get(monitor, math.nan))]
-    if finite and (settings or not repeats):
-        best = finite[0]
-        write_whole(folder / "best.yaml", experiment(best["words"], conf(build)).encode())
-        run = Run.open(folder / str(best["number"]), build, trust=trust)
+    log.info("\n%s%s", shown(table.drop("folder")), more)
+    if repeats and runs:
+        log.info("\nmean and standard deviation over %s:\n%s", ", ".join(repeats), shown(spread(table, settings)))
+    for number in sorted(overrides.keys() - runs.keys()):
+        error = folder / str(number) / "error.txt"
+        reason = error.read_text(errors="replace").split("\n")[0] if error.exists() else "unknown"
+        log.error("job %d failed: %s (%s)", number, reason, error)
+    best: Any = table.filter(pl.col(one.config["monitor"]).is_finite())["job"] if one else []
+    if len(best) and (settings or not repeats):
+        write_whole(folder / "best.yaml", experiment(jobs[best[0]], conf(build)).encode())
+        run = Run.open(folder / str(best[0]), build, trust=trust)
         tested = run.measure(run.data(), "test")
-        write_json(run.folder / "metrics.json", best["metrics"] | tested)
-        log.info("\nbest: job %d, on the test rows\n%s", best["number"], describe(tested))
+        write_json(run.folder / "metrics.json", read_metrics(run.folder) | tested)
+        log.info("\nbest: job %d, on the test rows\n%s", best[0], describe(tested))
     log.info("%s", folder)
 
 
-def row(folder: Path, number: int, words: list[str], build: Build) -> dict[str, Any]:
-    """What one job's folder says."""
-    own = folder / str(number)
-    result: dict[str, Any] = {"number": number, "words": words, "error": "", "metrics": {}, "best_epoch": None}
-    parsed = OverridesParser.create().parse_overrides(words)
-    result["overrides"] = {o.key_or_group: o.value() for o in parsed if o.key_or_group != "folder"}
-    if not (own / "metrics.json").exists():
-        error = own / "error.txt"
-        return result | {
-            "status": "failed",
-            "error": error.read_text(errors="replace").split("\n")[0] if error.exists() else "unknown",
-        }
-    metrics = {k: v for k, v in read_metrics(own).items() if k.startswith("val/")}
-    run = Run.open(own, build)
-    monitored = run.config["monitor"], 1 if run.config["mode"] == "min" else -1
-    seen = read_json(own / "run.json", dict[str, Any])
-    diverged = (seen.get("train/loss") or 0.0) > seen.get("chance", math.inf)
-    return result | {
-        "status": "worse than chance" if diverged else "finished",
-        "data": json.dumps(run.config["data"] | {"seed": None}),
-        "sha256": run.record["data_sha256"],
-        "metrics": metrics,
-        "best_epoch": run.num_epochs - 1,
-        "monitored": monitored,
-    }
+def finished(folder: Path, jobs: Iterable[int], build: Build) -> dict[int, Run]:
+    """The runs that have finished, without their weights.
 
-
-def check_tables(rows: list[dict[str, Any]]) -> None:
-    """Raises UserError where jobs that say the same of the data were trained on different rows."""
-    seen: dict[Any, Any] = {}
-    for r in rows:
-        number, sha256 = seen.setdefault(r.get("data"), (r["number"], r.get("sha256")))
-        if sha256 != r.get("sha256"):
-            raise UserError(f"the data has changed between job {number} and job {r['number']}: name a new folder")
-
-
-def ranked(rows: list[dict[str, Any]], settings: list[str], monitor: str, sign: int) -> list[dict[str, Any]]:
-    """Jobs by the mean of the monitored metric over those of the same setting; within one, by number.
-
-    sign: 1 where less is better, else -1.
+    UserError: some that say the same of the data were trained on different rows.
     """
-    found: dict[str, list[float | None]] = {}
-
-    def setting(row: dict[str, Any]) -> str:
-        return "\n".join(text((row | row["overrides"]).get(key)) for key in settings)
-
-    for row in rows:
-        found.setdefault(setting(row), []).append(row["metrics"].get(monitor))
-    return sorted(rows, key=lambda row: (order(found[setting(row)], sign), setting(row), row["number"]))
-
-
-def order(values: list[float | None], sign: int) -> tuple[int, float]:
-    """By the mean; after them settings of which a repetition gave NaN, then those of which one failed."""
-    finite = [value for value in values if value is not None and math.isfinite(value)]
-    worst = 2 if None in values else 1 if len(finite) < len(values) else 0
-    return worst, sign * sum(finite) / len(finite) if finite else math.inf
+    runs: dict[int, Run] = {}
+    seen: dict[str, int] = {}
+    for number in sorted(jobs):
+        if (folder / str(number) / "metrics.json").exists():
+            runs[number] = run = replace(Run.open(folder / str(number), build), weights={})
+            first = seen.setdefault(json.dumps(run.config["data"] | {"seed": None}), number)
+            if runs[first].record["data_sha256"] != run.record["data_sha256"]:
+                raise UserError(f"the data has changed between job {first} and job {number}: name a new folder")
+    return runs
 
 
-def text(value: Any) -> str:
-    return "" if value is None else str(value)
+def texts(words: list[str]) -> dict[str, str]:
+    """The overrides of a job by key, their values as text."""
+    parsed = OverridesParser.create().parse_overrides(words)
+    values = {str(o.key_or_group): o.value() for o in parsed if o.key_or_group != "folder"}
+    return {key: "" if value is None else str(value) for key, value in values.items()}
+
+
+def outcome(run: Run | None) -> dict[str, Any]:
+    """What a job's folder says."""
+    if run is None:
+        return {"status": "failed", "best_epoch": None}
+    seen = read_json(run.folder / "run.json", dict[str, Any])
+    diverged = (seen.get("train/loss") or 0.0) > seen.get("chance", float("inf"))
+    metrics = {name: value for name, value in read_metrics(run.folder).items() if name.startswith("val/")}
+    return {"status": "worse than chance" if diverged else "finished", "best_epoch": run.num_epochs - 1, **metrics}
+
+
+def ranked(table: pl.DataFrame, setting: list[str], run: Run) -> pl.DataFrame:
+    """Jobs by the mean of what `run` monitors over those of the same setting; within one, by number.
+
+    Last come settings of which a repetition failed, and before them those of which one gave NaN.
+    """
+    metric, sign = pl.col(run.config["monitor"]), 1 if run.config["mode"] == "min" else -1
+    finite = pl.when(metric.is_finite()).then(metric)
+    keys = [metric.is_null().any(), finite.is_null().any(), sign * finite.mean()]
+    return table.sort(*(key.over(setting or pl.lit(0)) for key in keys), *setting, "job", nulls_last=True)
 
 
 def spread(table: pl.DataFrame, settings: list[str]) -> pl.DataFrame:
     """Mean and standard deviation of each metric, for each setting, over its repetitions."""
-    names = [name for name in table.columns if name.startswith("val/")]
-    measures = [
-        f(pl.col(name)).alias(f"{name} {word}")
-        for name in names
-        for word, f in (("mean", pl.Expr.mean), ("std", pl.Expr.std))
-    ]
-    if not settings:
-        return table.select(pl.len().alias("jobs"), *measures)
-    return table.group_by(settings, maintain_order=True).agg(pl.len().alias("jobs"), *measures)
-
-
-def short(number: re.Match[str]) -> str:
-    return f"{float(number[0]):.4g}"
+    columns = [pl.col(name) for name in table.columns if name.startswith("val/")]
+    measures = [part for c in columns for part in (c.mean().name.suffix(" mean"), c.std().name.suffix(" std"))]
+    gather = table.group_by(settings, maintain_order=True).agg if settings else table.select
+    return gather(pl.len().alias("jobs"), *measures)
 
 
 def shown(table: pl.DataFrame) -> str:
-    """Columns side by side, numbers with four digits."""
-    cells = [
-        [name, *("" if v is None else f"{v:.4f}" if isinstance(v, float) else LONG.sub(short, str(v)) for v in column)]
-        for name, column in table.to_dict().items()
+    """The first rows, of texts and numbers that a search drew four digits."""
+    short = [
+        [LONG.sub(lambda n: f"{float(n[0]):.4g}", c) if isinstance(c, str) else c for c in r] for r in table.rows()
     ]
-    widths = [max(map(len, column)) for column in cells]
-    return "\n".join(
-        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-        for line in zip(*cells, strict=True)
-    )
+    return aligned([table.columns, *short[:SHOWN]])
 
 
 def experiment(words: list[str], conf: Path) -> str:

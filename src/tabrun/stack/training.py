@@ -26,48 +26,53 @@ log = logging.getLogger(__name__)
 
 def train_population(build: Build, configs: list[dict[str, Any]]) -> list[Member]:
     """Trains runs whose configs `stackable` has put together; each member holds its own outcome, or its error."""
-    members: list[Member] = []
-    alike: dict[Any, list[tuple[Member, TabularData]]] = {}
+    members = [Member(config, build.callbacks(config)) for config in configs]
+    alike: dict[Any, list[Member]] = {}
     known: dict[str, TabularData] = {}
     measures: Any = None  # shared, as one member after the other is measured
     quieten()
-    for config in configs:
-        members.append(member := Member(config, build.callbacks(config)))
+    for member, config in zip(members, configs, strict=True):
         try:
-            table = table_of(build, config, known)
-            assert table.schema
+            member.table = table_of(build, config, known)
+            schema: Any = member.table.schema
             lightning.seed_everything(config["seed"], verbose=False)  # the weights that the run alone would start from
-            measures = measures or build.measures(config, table.schema)
-            member.classifier = build.classifier(config, table.schema, measures)
-            net: Any = member.classifier.net
-            if names := [name for name, _ in net.body.named_buffers()]:
+            measures = measures or build.measures(config, schema)
+            member.classifier = build.classifier(config, schema, measures)
+            if names := [name for name, _ in member.classifier.net.body.named_buffers()]:
                 raise UserError(f"a net with buffers ({names[0]}) does not train in a stack: say hydra/launcher=basic")
-        except UserError as error:  # this one's alone
+        except Exception as error:  # this one's alone
             member.error = error
             continue
         shapes = tuple(parameter.shape for parameter in member.classifier.net.parameters())
-        alike.setdefault((shapes, len(table.index["train"])), []).append((member, table))  # folds may differ in these
+        alike.setdefault((shapes, len(member.table.index["train"])), []).append(member)  # folds may differ in these
     for group in (part for whole in alike.values() for part in parts(whole)):
-        set_threads(configs[0], group[0][0].classifier.net, len(group))
-        population = Population([member for member, _ in group], [table for _, table in group])
-        with interrupts():
-            build.trainer(configs[0], callbacks=[], loggers=[], enable_checkpointing=False).fit(population)
-        identity = record(group[0][1], str(population.device.type))
-        for member, table in group:
-            if not (Path(member.config["folder"]) / "metrics.json").exists():
-                write(member, table, identity)
+        try:
+            train_group(build, group)
+        except Exception as error:
+            for member in group:
+                member.error = error
     return members
 
 
-def parts(group: list[tuple[Member, TabularData]]) -> Iterator[list[tuple[Member, TabularData]]]:
+def train_group(build: Build, group: list[Member]) -> None:
+    config, population = group[0].config, Population(group)
+    set_threads(config, group[0].classifier.net, len(group))
+    with interrupts():
+        build.trainer(config, callbacks=[], loggers=[], enable_checkpointing=False).fit(population)
+    identity = record(group[0].table, str(population.device.type))
+    for member in group:
+        if not (Path(member.config["folder"]) / "metrics.json").exists():
+            write(member, identity)
+
+
+def parts(group: list[Member]) -> Iterator[list[Member]]:
     """As many at a time as sweep.max_stack says, or as the memory that is free then holds."""
-    member, table = group[0]
-    trainer, net = member.config["trainer"], member.classifier.net
+    config, table, net = group[0].config, group[0].table, group[0].classifier.net
     rows = max(table.batch_size, min(len(table.index["val"]), EVALUATION_BATCH))
-    bytes_each = 8 if trainer["precision"] == "64-true" else 4
+    bytes_each = 8 if config["trainer"]["precision"] == "64-true" else 4
     while group:
-        free = free_memory(trainer["accelerator"])
-        most = member.config["sweep"]["max_stack"] or most_members(net, rows, bytes_each, free)
+        free = free_memory(config["trainer"]["accelerator"])
+        most = config["sweep"]["max_stack"] or most_members(net, rows, bytes_each, free)
         if most < len(group):
             log.info("the memory holds %d of %d at once", most, len(group))
         yield group[:most]

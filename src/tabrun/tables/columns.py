@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from tabrun.cli.errors import UserError
-from tabrun.tables.values import RowError, as_float64, as_text, check_kind, plain
+from tabrun.tables.values import as_float64, as_text, check_kind, check_rows, plain
 
 log = logging.getLogger(__name__)
 
@@ -67,16 +67,12 @@ class Number:
 
     def read(self, column: pl.Series) -> np.ndarray:
         """The values in float32, (rows,); missing and infinite ones are NaN."""
-        if column.dtype == pl.Float32 and not self.offset:
-            values = column.to_numpy(writable=True)
-            values[np.isinf(values)] = np.nan
-            return values
-        values = as_float64(column) - self.offset
+        single = column.dtype == pl.Float32 and not self.offset
+        values = column.to_numpy(writable=True) if single else as_float64(column) - self.offset
         values[np.isinf(values)] = np.nan
-        if (too_large := np.abs(values) > FLOAT32_MOST).any():
-            row = too_large.argmax()
-            raise RowError(self.name, row, f"{column[int(row)]} is beyond float32: rescale it")
-        return values.astype(np.float32)
+        if not single:
+            check_rows(column, np.abs(values) > FLOAT32_MOST, " is beyond float32: rescale it")
+        return values.astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True)

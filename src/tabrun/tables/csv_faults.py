@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import polars as pl
 
 from tabrun.cli.errors import UserError, check_file
-from tabrun.tables.values import reads_as
+from tabrun.tables.values import read_as
 
 KINDS: dict[Any, str] = {
     pl.Float32: "a number",
@@ -69,17 +69,16 @@ def mended(
     """Float64 for whole numbers that turn out to be fractions; UserError at the first value of another kind."""
     found = {}
     for column, kind in zip(text, types.values(), strict=True):
-        if (wrong := column.is_not_null() & ~reads_as(column, kind)).any():
-            if kind.is_integer() and (column.is_null() | reads_as(column, pl.Float64)).all():
+        if (wrong := column.is_not_null() & read_as(column, kind).is_null()).any():
+            if kind.is_integer() and read_as(column, pl.Float64).null_count() == column.null_count():
                 found[column.name] = pl.Float64()
                 continue
-            row = int(wrong.arg_max() or 0)
-            what = f"{column[row]!r} is not {KINDS.get(kind, kind)}"
+            row, todo = int(wrong.arg_max() or 0), ": mend it, or leave it empty"
             if column.name not in given:
-                what += ", as the rows that its kind was told from"
-            todo = "mend it, name it in data.read.null_values, or raise data.read.head"
-            todo = "mend it, or leave it empty" if column.name in given else todo
-            raise UserError(f"{path}: column {column.name}, row {first_row + row}: {what}: {todo}")
+                todo = ", as the rows that its kind was told from: mend it, name it in data.read.null_values, or raise "
+                todo += "data.read.head"
+            what = f"{column[row]!r} is not {KINDS.get(kind, kind)}{todo}"
+            raise UserError(f"{path}: column {column.name}, row {first_row + row}: {what}")
     return found
 
 
@@ -93,15 +92,12 @@ def explain_rows(path: str, block: bytes, separator: str, num_columns: int, firs
     """Raises UserError at the block's first row that is not UTF-8, or has not as many fields as the header."""
     try:
         text = io.StringIO(block.decode(), newline="")
-        for row, fields in enumerate(csv.reader(text, delimiter=separator, strict=True)):
+        for row, fields in enumerate(csv.reader(text, delimiter=separator, strict=True), first_row):
             if len(fields) != num_columns and fields:
-                raise UserError(
-                    f"{path}, row {first_row + row}: {len(fields)} fields, where the header has {num_columns}"
-                )
+                raise UserError(f"{path}, row {row}: {len(fields)} fields, where the header has {num_columns}")
     except UnicodeDecodeError as error:
         row = first_row + block.count(b"\n", 0, error.start)
         raise UserError(f"{path}, row {row}: not UTF-8 text ({error.reason}): save the file as UTF-8") from None
     except csv.Error as error:
-        raise UserError(
-            f"{path}, from row {first_row}: {error}: a quote is not closed, or stands inside a field"
-        ) from None
+        hint = "a quote is not closed, or stands inside a field"
+        raise UserError(f"{path}, from row {first_row}: {error}: {hint}") from None

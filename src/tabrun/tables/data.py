@@ -110,12 +110,9 @@ class TabularData(lightning.LightningDataModule):
         super().__init__()
         self.path, self.read, self.columns, self.id = str(path), read, columns, columns_of(id)
         self.target: str | list[str] = columns_of(target) if isinstance(target, list) else str(target)
-        if wrong := [
-            name for name in self.id if name.startswith(("prediction", "probability_")) or self.id.count(name) > 1
-        ]:
-            raise UserError(
-                f"data.id={wrong[0]} is twice there, or a name that predictions have for columns of their own"
-            )
+        for name in self.id:
+            if name.startswith(("prediction", "probability_")) or self.id.count(name) > 1:
+                raise UserError(f"data.id={name} is twice there, or a name that predictions have for their own columns")
         self.split = replace(split, num_folds=num_folds, fold=fold)
         self.drop_missing_target, self.seed, self.schema = drop_missing_target, seed, schema
         self.batch_size, self.batches_per_step = batch_size, batches_per_step

@@ -46,22 +46,19 @@ class Schema:
         """Learns from the training rows alone, a column at a time; `unused` columns are no features."""
         targets = [target] if isinstance(target, str) else list(target)
         known(frame, [*columns.ignore, *columns.numbers, *columns.categories])
-        numbers: list[Number] = []
-        categories: list[Category] = []
+        made: list[Number | Category] = []
         left_out: dict[str, list[str]] = {}
         for name in frame.columns:
             if name not in {*targets, *columns.ignore, *unused}:
-                column = frame[name].gather(rows)
                 with numbered(rows):
-                    found = features(column, columns)
+                    found = features(frame[name].gather(rows), columns)
                 if isinstance(found, str):
                     left_out.setdefault(found, []).append(name)
-                    continue
-                numbers += [feature for feature in found if isinstance(feature, Number)]
-                categories += [feature for feature in found if isinstance(feature, Category)]
+                else:
+                    made += found
         for reason, names in left_out.items():
             log.warning("left out, as the training rows hold %s there: %s", reason, ", ".join(names))
-        if not numbers and not categories:
+        if not made:
             raise UserError("every feature column is constant or left out: there is nothing to learn from")
         if isinstance(target, str):
             counted = frame[target].gather(rows).value_counts().sort(target)
@@ -71,7 +68,9 @@ class Schema:
         named = target if isinstance(target, str) else tuple(target)
         kind = str(frame[targets[0]].dtype.base_type())
         kind = kind if kind not in ("Categorical", "Enum") else "String"
-        return cls(named, tuple(classes), tuple(counts), tuple(numbers), tuple(categories), kind)
+        numbers = tuple(feature for feature in made if isinstance(feature, Number))
+        categories = tuple(feature for feature in made if isinstance(feature, Category))
+        return cls(named, tuple(classes), tuple(counts), numbers, categories, kind)
 
     @property
     def num_classes(self) -> int:
@@ -120,13 +119,14 @@ class Schema:
         """Class indices, (rows,), or with several target columns probabilities, (rows, classes)."""
         if not isinstance(self.target, str):
             return torch.from_numpy(frame.select(self.target).cast(pl.Float32).to_numpy(order="c", writable=True))
-        values = frame[self.target].unique(maintain_order=True)
-        codes = {value: self.classes.index(as_class(value)) for value in values if as_class(value) in self.classes}
-        if strange := [as_class(value) for value in values if value not in codes]:
-            row = [as_class(value) for value in frame[self.target]].index(strange[0])
-            what = f"the training rows have no class {strange[0]}, only {', '.join(self.classes)}"
+        column, classes = frame[self.target], {name: i for i, name in enumerate(self.classes)}
+        codes = {value: classes.get(as_class(value)) for value in column.unique()}
+        labels = column.replace_strict(codes, return_dtype=pl.Int64)
+        if labels.null_count():
+            row = labels.is_null().arg_max() or 0
+            what = f"the training rows have no class {as_class(column[row])}, only {', '.join(self.classes)}"
             raise RowError(self.target, row, what)
-        return frame[self.target].replace_strict(codes, return_dtype=pl.Int64).to_torch()
+        return labels.to_torch()
 
     def balanced_weights(self) -> list[float]:
         """One weight a class, rows / (classes * rows of the class), as in scikit-learn's class_weight='balanced'."""

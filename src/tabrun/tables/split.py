@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from tabrun.cli.errors import UserError
-from tabrun.tables.values import RowError, check_kind, known
+from tabrun.tables.values import check_kind, check_rows, known
 
 NAMES = ("train", "val", "test")
 
@@ -68,15 +68,11 @@ class Split:
         return parts
 
     def _by_column(self, column: pl.Series) -> dict[str, np.ndarray]:
-        strange = column.filter(~column.is_in(NAMES) | column.is_null()) if column.dtype == pl.String else column
-        if len(strange):
-            row = (~column.cast(pl.String).is_in(NAMES).fill_null(False)).arg_max() or 0
-            raise RowError(column.name, row, f"{column[row]!r} is not train, val or test")
+        check_rows(column, ~column.is_in(NAMES).fill_null(False), " is not train, val or test")
         return {name: np.flatnonzero(column == name) for name in NAMES}
 
     def _by_time(self, column: pl.Series) -> dict[str, np.ndarray]:
-        if column.null_count():
-            raise RowError(column.name, column.is_null().arg_max(), "the time is missing")
+        check_rows(column, column.is_null(), " is no time")
         order = np.argsort(column.rank("dense").to_numpy(), kind="stable")
         test = round(len(order) * (1 - self.test_fraction))
         val = round(len(order) * (1 - self.test_fraction - self.validation_fraction))

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from tabrun.cli.errors import UserError
-from tabrun.tables.values import RowError, as_class, as_float64, check_kind, columns_of, known
+from tabrun.tables.values import RowError, as_class, as_float64, check_kind, check_rows, columns_of, known
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +42,8 @@ def classes_of(frame: pl.DataFrame, target: str | Sequence[str]) -> tuple[np.nda
     if not isinstance(target, str):
         return probabilities(frame, target).argmax(1), list(target)
     column = frame[target]
-    if column.dtype.is_float() and (quantity := column != column.round()).any():
-        row = quantity.arg_max() or 0
-        raise RowError(target, row, f"{column[row]}: a target is a class, not a quantity")
+    if column.dtype.is_float():
+        check_rows(column, column != column.round(), ": a target is a class, not a quantity")
     values = column.unique().sort()
     codes = dict(zip(values, range(len(values)), strict=True))
     return column.replace_strict(codes, return_dtype=pl.Int32).to_numpy(), [as_class(value) for value in values]

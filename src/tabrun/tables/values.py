@@ -35,6 +35,13 @@ def numbered(rows: Sequence[int] | np.ndarray) -> Iterator[None]:
         raise
 
 
+def check_rows(column: pl.Series, wrong: pl.Series | np.ndarray, what: str) -> None:
+    """Raises RowError with the first value that is `wrong`, (rows,), and what is wrong with it."""
+    if wrong.any():
+        row = int(pl.Series(wrong).arg_max() or 0)
+        raise RowError(column.name, row, f"{column[row]!r}{what}")
+
+
 def check_kind(column: pl.Series, todo: str) -> None:
     """Raises UserError for a column of lists, bytes, durations and the like, of which nothing is made."""
     if column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Duration, pl.Time, pl.Object):
@@ -46,33 +53,19 @@ def typed(column: pl.Series, kind: str) -> pl.Series:
     check_kind(column, f"training saw {kind}")
     if column.dtype != pl.String or kind not in ("Date", "Datetime", "Boolean"):
         return column
-    if kind == "Boolean":
-        found = column.str.to_lowercase().replace_strict({"true": True, "false": False}, default=None)
-    else:
-        found = as_dates(column)
-    if (wrong := found.is_null() & column.is_not_null()).any():
-        row = wrong.arg_max() or 0
-        raise RowError(column.name, row, f"{column[row]!r} is not a {kind.lower()}")
+    found = read_as(column, polars_type(kind))
+    check_rows(column, found.is_null() & column.is_not_null(), f" is not a {kind.lower()}")
     return found
 
 
-def as_dates(column: pl.Series) -> pl.Series:
-    """Texts as dates, null where they are none."""
-    try:
-        return column.str.to_datetime(strict=False)
-    except pl.exceptions.ComputeError:  # none is one
-        return pl.Series(column.name, [None] * len(column), pl.Datetime)
-
-
-def reads_as(column: pl.Series, kind: Any) -> pl.Series:
-    """Whether each text is a value of this polars type."""
-    if kind == pl.String:
-        return column.is_not_null()
+def read_as(text: pl.Series, kind: Any) -> pl.Series:
+    """Texts as values of this polars type, null where they are none."""
     if kind == pl.Boolean:
-        return column.is_in(["true", "false"])
-    if kind in (pl.Date, pl.Datetime):
-        return as_dates(column).is_not_null()
-    return column.cast(kind, strict=False).is_not_null()
+        return text.str.to_lowercase().replace_strict({"true": True, "false": False}, default=None)
+    try:
+        return text.str.to_datetime(strict=False) if kind in (pl.Date, pl.Datetime) else text.cast(kind, strict=False)
+    except pl.exceptions.ComputeError:  # none is a date
+        return pl.Series(text.name, [None] * len(text), kind)
 
 
 def as_float64(column: pl.Series) -> np.ndarray:
@@ -84,8 +77,7 @@ def as_float64(column: pl.Series) -> np.ndarray:
     except pl.exceptions.PolarsError:
         raise UserError(f"column {column.name} holds {column.dtype}, not numbers") from None
     if values.null_count() > column.null_count():
-        row = (values.is_null() & column.is_not_null()).arg_max() or 0
-        raise RowError(column.name, row, f"{column[row]!r} is not a number")
+        check_rows(column, values.is_null() & column.is_not_null(), " is not a number")
     return values.to_numpy(writable=True)
 
 
@@ -143,3 +135,10 @@ def known(frame: pl.DataFrame, names: Iterable[str], why: str = "") -> None:
 def columns_of(names: Any) -> list[str]:
     """A list of column names, from one, several or None."""
     return [] if names is None else [str(name) for name in (names if isinstance(names, list | tuple) else [names])]
+
+
+def aligned(lines: Iterable[Iterable[Any]]) -> str:
+    """Lines of cells as columns of text; floats with four decimals, - for None."""
+    cells = [["-" if c is None else f"{c:.4f}" if isinstance(c, float) else str(c) for c in line] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(map(str.rjust, line, widths)) for line in cells)

@@ -115,9 +115,10 @@ def evaluate(run: Run, table: str | None, threshold: float | None, calibrate: bo
     predictions = decide(scores.softmax(-1), threshold).numpy()
     given = {"labels": range(len(names)), "zero_division": 0}
     of_class = zip(*metrics.precision_recall_fscore_support(truth, predictions, **given), strict=True)
-    keys = ("precision", "recall", "f1", "support")
+    keys = ("precision", "recall", "f1")
     result["per_class"] = {
-        name: dict(zip(keys, map(float, row), strict=True)) for name, row in zip(names, of_class, strict=True)
+        name: {**dict(zip(keys, map(float, shares), strict=True)), "support": int(count)}
+        for name, (*shares, count) in zip(names, of_class, strict=True)
     }
     result["confusion"] = metrics.confusion_matrix(truth, predictions, labels=given["labels"]).tolist()
     return result
@@ -125,39 +126,31 @@ def evaluate(run: Run, table: str | None, threshold: float | None, calibrate: bo
 
 def show(result: dict[str, Any]) -> str:
     """The evaluation as text for a terminal."""
+    from tabrun.tables.values import aligned
+
     names = [in_one_line(name) for name in result["classes"]]
     names = [name if len(name) <= WIDEST else f"{name[: WIDEST - 3]}..." for name in names]
-    width = max(map(len, ["this class", *names]))
-    lines = [f"{result['rows']} rows of {result['table']}", ""]
-    lines.append(f"{'class':{width}}  precision  recall      f1  support")
-    for name, row in zip(names, result["per_class"].values(), strict=True):
-        numbers = f"{row['precision']:9.4f}  {row['recall']:6.4f}  {row['f1']:6.4f}  {row['support']:7.0f}"
-        lines.append(f"{name:{width}}  {numbers}")
-    cell = max(width, *(len(str(count)) for row in result["confusion"] for count in row))
-    lines += ["", f"{'true, predicted:':{max(width, 16)}}  " + "  ".join(f"{name:>{cell}}" for name in names)]
-    for name, row in zip(names, result["confusion"], strict=True):
-        lines.append(f"{name:{max(width, 16)}}  " + "  ".join(f"{count:>{cell}}" for count in row))
+    per_class = [(name, *row.values()) for name, row in zip(names, result["per_class"].values(), strict=True)]
+    confusion = [(name, *row) for name, row in zip(names, result["confusion"], strict=True)]
     models = result["measures"]
-    lines += ["", " " * 17 + "  ".join(f"{name:>19}" for name in models)]
-    for name in models["this run"]:
-        values = (models[model][name] for model in models)
-        lines.append(f"{name:17}" + "  ".join(f"{'-' if v is None else format(v, '.4f'):>19}" for v in values))
+    measures = [(name, *(models[model][name] for model in models)) for name in models["this run"]]
+    tables = [
+        aligned([("class", "precision", "recall", "f1", "support"), *per_class]),
+        aligned([("true, predicted:", *names), *confusion]),
+        aligned([("", *models), *measures]),
+    ]
     if "temperature" in result:
-        lines += ["", f"temperature {result['temperature']:.4f}, fitted on the validation rows: predict --temperature"]
-    return "\n".join(lines)
+        tables += [f"temperature {result['temperature']:.4f}, fitted on the validation rows: predict --temperature"]
+    return "\n\n".join([f"{result['rows']} rows of {result['table']}", *tables])
 
 
 def main(build: Build) -> None:
     parser = Parser(prog=f"python -m {build.__package__}.evaluate", description=__doc__.split("\n")[0])
     parser.add_argument("run", help="a run's folder")
-    parser.add_argument(
-        "table", nargs="?", help="a .csv or .parquet file with the target (default: the run's test rows)"
-    )
+    parser.add_argument("table", nargs="?", help="a .csv or .parquet file (default: the run's test rows)")
     parser.add_argument("--threshold", type=float, help="two classes: the second from this probability upwards (0.5)")
     parser.add_argument("--calibrate", action="store_true", help="fit a temperature on the validation rows")
-    parser.add_argument(
-        "--trust", action="store_true", help="call what the run names, even where conf/ does not name it"
-    )
+    parser.add_argument("--trust", action="store_true", help="call what the run names and conf/ does not")
     words = parser.parse_args()
     with one_line_errors():
         if not 0 <= (words.threshold or 0.0) <= 1:

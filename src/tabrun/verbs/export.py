@@ -69,9 +69,7 @@ def main(build: Build) -> None:
     parser = Parser(prog=f"python -m {build.__package__}.export", description=__doc__.split("\n")[0])
     parser.add_argument("run", help="a run's folder, or a checkpoint")
     parser.add_argument("--format", choices=("onnx", "torch"), default="onnx")
-    parser.add_argument(
-        "--trust", action="store_true", help="call what the run names, even where conf/ does not name it"
-    )
+    parser.add_argument("--trust", action="store_true", help="call what the run names and conf/ does not")
     words = parser.parse_args()
     with one_line_errors():
         checkpoint = checkpoint_file(words.run)

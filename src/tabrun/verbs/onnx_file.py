@@ -25,12 +25,9 @@ if TYPE_CHECKING:
 
 def raw_inputs(schema: Schema, frame: pl.DataFrame) -> dict[str, np.ndarray]:
     """What model.onnx takes, (rows, 1) each: float64 numbers, NaN where missing, and texts, "" where missing."""
-    numbers = {n.label: as_float64(frame[n.name]) for n in schema.numbers}
-    texts = {c.label: as_text(frame[c.name], c.part).to_numpy() for c in schema.categories}
-    return {
-        name: values.reshape(-1, 1)
-        for name, values in (numbers | {k: v.astype(object) for k, v in texts.items()}).items()
-    }
+    columns: dict[str, np.ndarray] = {n.label: as_float64(frame[n.name]) for n in schema.numbers}
+    columns |= {c.label: as_text(frame[c.name], c.part).to_numpy().astype(object) for c in schema.categories}
+    return {name: values.reshape(-1, 1) for name, values in columns.items()}
 
 
 def to_onnx(classifier: TrainedClassifier, rows: Any, file: Path) -> None:
@@ -43,11 +40,8 @@ def to_onnx(classifier: TrainedClassifier, rows: Any, file: Path) -> None:
     if numbers:
         reading.add("Concat", numbers, "numbers", axis=1)
     else:  # (rows, 0), cut from the codes
-        words = [
-            "net/codes",
-            *(reading.constant(name, TensorProto.INT64, v) for name, v in (("0", 0), ("to", 0), ("1", 1))),
-        ]
-        reading.add("Cast", [reading.add("Slice", words, "none")], "numbers", to=TensorProto.FLOAT)
+        ends = [reading.constant(name, TensorProto.INT64, value) for name, value in (("0", 0), ("to", 0), ("1", 1))]
+        reading.add("Cast", [reading.add("Slice", ["net/codes", *ends], "none")], "numbers", to=TensorProto.FLOAT)
     graph = model.graph
     nodes = [*reading.nodes, *graph.node]
     del graph.input[:], graph.node[:]
@@ -62,24 +56,17 @@ def to_onnx(classifier: TrainedClassifier, rows: Any, file: Path) -> None:
 def net_model(classifier: TrainedClassifier, rows: Any) -> Any:
     """The net as it is, from numbers and codes to probabilities, for any number of rows."""
 
-    class Probabilities(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = classifier.net
-
-        def forward(self, numbers: torch.Tensor, codes: torch.Tensor | None = None) -> torch.Tensor:
-            return self.net(numbers if codes is None else (numbers, codes)).softmax(-1)
-
-    parts = rows if isinstance(rows, tuple) else (rows,)
-    example = tuple(part.long() if part.dtype != torch.float32 else part for part in parts)
+    pair = isinstance(rows, tuple)
+    example = (rows[0], rows[1].long()) if pair else rows
+    dynamic: Any = {0: torch.export.Dim.DYNAMIC}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         program = torch.onnx.export(
-            Probabilities(),
-            example,
-            input_names=["numbers", "codes"][: len(example)],
+            nn.Sequential(classifier.net, nn.Softmax(-1)),
+            (example,),
+            input_names=["numbers", "codes"] if pair else ["numbers"],
             output_names=["probabilities"],
-            dynamic_shapes=tuple({0: torch.export.Dim.DYNAMIC} for _ in example),
+            dynamic_shapes=((dynamic, dynamic) if pair else dynamic,),
             dynamo=True,
             external_data=False,
             verbose=False,
