@@ -16,7 +16,7 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 
 from tabrun.cli.errors import UserError
 from tabrun.runs.checkpoints import diverged
-from tabrun.runs.chunks import Quick, encodes_ahead
+from tabrun.runs.pace import Quick, encodes_ahead
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from tabrun.runs.chunks import Quick, encodes_ahead
+from tabrun.runs.pace import Quick, encodes_ahead
 from tabrun.stack.member import Member
 from tabrun.stack.rows import Stack, flat, part, same_encode
 from tabrun.stack.stacked import Rates, StackedOptimizer, forward_stacked
