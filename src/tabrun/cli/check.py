@@ -18,10 +18,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from tabrun.cli.errors import UserError, errors_that_end
-from tabrun.cli.keys import check_keys, composing, describe, leaves, nearest, same_type, shipped
+from tabrun.cli.keys import check_keys, composing, describe, leaves, nearest, plain, same_type, shipped
 from tabrun.runs.build import Build, conf
-from tabrun.runs.earlier import absolute, check_beside, check_earlier, check_links, resumable, said, stay_in
 from tabrun.runs.folder import LOCK, check_around, claim, lock, read_json, write_json
+from tabrun.runs.resume import absolute, check_beside, check_earlier, check_links, resumable, said, stay_in
 
 FIRST_PROCESS = int(os.environ.get("LOCAL_RANK", 0)) == 0  # of those that trainer=ddp starts
 
@@ -135,7 +135,7 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any], build: Build) -> N
             raise UserError(f"{key} cannot be left out as a whole: set {key}.NAME=null for what is not wanted")
     check_keys(cfg, types)
     groups = {key.rpartition(".")[0] for key in types}
-    for key, value in leaves(cfg):
+    for key, value in leaves(plain(cfg)):
         if isinstance(value, str) and "${" in value:
             value = OmegaConf.select(cfg, key)
         if key in groups and value:

@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 FULL_ERRORS = "HYDRA_FULL_ERROR" in os.environ  # asked for: tracebacks as they come
@@ -33,6 +34,19 @@ class Parser(argparse.ArgumentParser):
 def at_home(word: str) -> str:
     """A word of a command line with the home folder for ~, at its start or behind =."""
     return re.sub("(^|=)~/", rf"\1{os.path.expanduser('~')}/", word)
+
+
+def check_file(path: str) -> None:
+    if Path(path).is_dir():
+        raise UserError(f"{path} is a folder: name a file")
+    if not Path(path).is_file():
+        raise UserError(f"there is no file {path}")
+
+
+def shown(folder: str | Path) -> str:
+    """The folder as one would type it here."""
+    here = os.path.relpath(folder)
+    return str(folder) if here.startswith("..") else here
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from yaml import YAMLError
 from tabrun.cli.errors import UserError
 
 MEANT = {"learning_rate": "optimizer.lr", "epochs": "trainer.max_epochs", "layers": "model.hidden"}  # too far to guess
-MISSING = object()
 
 
 @contextmanager
@@ -58,16 +57,11 @@ def wrong_word(override: Override, groups: Mapping[str, list[str]], conf: Path) 
             for name in value if isinstance(value, list) else [value]:
                 if name is not None and str(name) not in options:
                     return f"there is no {key}={name}{nearest(str(name), options)}: there are {', '.join(options)}"
-    elif override.type in (OverrideType.CHANGE, OverrideType.DEL) and not override.is_hydra_override():
+    elif override.type in (OverrideType.CHANGE, OverrideType.DEL) and "/" not in key:
         known = [*groups, *known_keys(conf, groups)]
         if key not in known and not any(name.startswith(f"{key}.") for name in known):
             meant = MEANT.get(key.rsplit(".", 1)[-1])
             return f"there is no key {key}{f' (did you mean {meant}?)' if meant else nearest(key, known)}"
-    elif override.is_hydra_override() and override.type == OverrideType.CHANGE:
-        with initialize_config_dir(str(conf), version_base="1.3"):
-            config = compose("config", [], return_hydra_config=True)
-        if "/" not in key and OmegaConf.select(config, key, default=MISSING) is MISSING:
-            return f"there is no key {key}"
     return None
 
 
@@ -81,31 +75,31 @@ def known_keys(conf: Path, groups: Container[str]) -> list[str]:
     chosen = [o for o in parsed_words() if o.key_or_group in groups and not o.is_sweep_override()]
     with initialize_config_dir(str(conf), version_base="1.3"):
         try:
-            cfg = compose("config", [str(o.input_line) for o in chosen])
+            cfg = compose("config", [str(o.input_line) for o in chosen], return_hydra_config=True)
         except HydraException:  # one of these is wrong too
-            cfg = compose("config", [])
-    return [key for key, _ in leaves(cfg)]
+            cfg = compose("config", return_hydra_config=True)
+    return [key for key, _ in leaves(OmegaConf.to_container(cfg))]
 
 
-def leaves(cfg: DictConfig) -> Iterator[tuple[str, Any]]:
-    """The (dotted key, value) pairs of a config, without Hydra's own and with interpolations as they are written."""
+def plain(cfg: DictConfig) -> Any:
+    """The config as plain values, without Hydra's own and with interpolations as they are written."""
+    return OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
 
-    def walk(node: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-        for key, value in node.items():
-            if isinstance(value, dict) and value:
-                yield from walk(value, f"{prefix}{key}.")
-            else:
-                yield f"{prefix}{key}", value
 
-    plain = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
-    yield from walk(plain, "")  # type: ignore[arg-type]
+def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The (dotted key, value) pairs of a config of plain values."""
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 @cache  # the jobs of a sweep mostly make the same choices, and to compose takes 0.1 s
 def shipped(*chosen: str) -> tuple[dict[str, Any], list[str]]:
     """Of the config as it is shipped, with these groups chosen: its values by key, and its sections."""
     config = compose("config", list(chosen))
-    return dict(leaves(config)), [str(key) for key in config if OmegaConf.is_dict(config[key])]
+    return dict(leaves(plain(config))), [str(key) for key in config if OmegaConf.is_dict(config[key])]
 
 
 def check_keys(cfg: DictConfig, types: Mapping[str, Any]) -> None:

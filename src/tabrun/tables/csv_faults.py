@@ -10,8 +10,7 @@ from typing import Any, BinaryIO
 
 import polars as pl
 
-from tabrun.cli.errors import UserError
-from tabrun.runs.folder import check_file
+from tabrun.cli.errors import UserError, check_file
 from tabrun.tables.values import reads_as
 
 KINDS: dict[Any, str] = {

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tabrun.cli.errors import UserError
-from tabrun.runs.folder import check_file
+from tabrun.cli.errors import UserError, check_file
 from tabrun.tables.csv_file import csv_batches
 
 BATCH_ROWS = 65_536
