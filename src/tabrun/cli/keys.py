@@ -2,7 +2,7 @@
 
 import difflib
 import sys
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -42,43 +42,39 @@ def explain(error: Exception, conf: Path) -> str:
     if isinstance(error, HydraException):
         GlobalHydra.instance().clear()  # to compose once more
         groups = {path.name: sorted(file.stem for file in path.glob("*.yaml")) for path in conf.iterdir()}
-        for override in parsed_words():
-            if found := wrong_word(override, groups, conf):
-                return found
+        words = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
+        overrides = OverridesParser.create().parse_overrides(words)
+        if found := wrong_choice(overrides, groups) or wrong_key(overrides, groups, conf):
+            return found
     return str(error) or str(error.__cause__)
 
 
-def wrong_word(override: Override, groups: Mapping[str, list[str]], conf: Path) -> str | None:
-    """What is wrong with a word that chooses what is not there, or gives a value to a key that is not there."""
-    key = override.key_or_group
-    if options := groups.get(key):
+def wrong_choice(overrides: list[Override], groups: Mapping[str, list[str]]) -> str | None:
+    """What is wrong with an override that chooses what is not there."""
+    for override in overrides:
+        key, options = override.key_or_group, groups.get(override.key_or_group, [])
         values = override.sweep_string_iterator() if override.is_discrete_sweep() else [override.value()]
-        for value in values:
+        for value in values if options else ():
             for name in value if isinstance(value, list) else [value]:
                 if name is not None and str(name) not in options:
                     return f"there is no {key}={name}{nearest(str(name), options)}: there are {', '.join(options)}"
-    elif override.type in (OverrideType.CHANGE, OverrideType.DEL) and "/" not in key:
-        known = [*groups, *known_keys(conf, groups)]
-        if key not in known and not any(name.startswith(f"{key}.") for name in known):
-            meant = MEANT.get(key.rsplit(".", 1)[-1])
-            return f"there is no key {key}{f' (did you mean {meant}?)' if meant else nearest(key, known)}"
     return None
 
 
-def parsed_words() -> list[Override]:
-    """The overrides of this command line."""
-    return OverridesParser.create().parse_overrides([w for w in sys.argv[1:] if "=" in w and not w.startswith("-")])
-
-
-def known_keys(conf: Path, groups: Container[str]) -> list[str]:
-    """Every key that can be overridden, with the groups that the command line chooses, as far as they are there."""
-    chosen = [o for o in parsed_words() if o.key_or_group in groups and not o.is_sweep_override()]
-    with initialize_config_dir(str(conf), version_base="1.3"):
-        try:
-            cfg = compose("config", [str(o.input_line) for o in chosen], return_hydra_config=True)
-        except HydraException:  # one of these is wrong too
-            cfg = compose("config", return_hydra_config=True)
-    return [key for key, _ in leaves(OmegaConf.to_container(cfg))]
+def wrong_key(overrides: list[Override], groups: Mapping[str, list[str]], conf: Path) -> str | None:
+    """What is wrong with an override of a key that is not there, with the groups that the others choose."""
+    chosen = [str(one.input_line) for one in overrides if one.key_or_group in groups and not one.is_sweep_override()]
+    try:
+        with initialize_config_dir(str(conf), version_base="1.3"):
+            composed = OmegaConf.to_container(compose("config", chosen, return_hydra_config=True))
+    except HydraException:  # something else is wrong, which the first error says
+        return None
+    known = [*groups, *(key for key, _ in leaves(composed))]
+    for key in (one.key_or_group for one in overrides if one.type in (OverrideType.CHANGE, OverrideType.DEL)):
+        if "/" not in key and key not in known and not any(name.startswith(f"{key}.") for name in known):
+            meant = MEANT.get(key.rsplit(".", 1)[-1])
+            return f"there is no key {key}{f' (did you mean {meant}?)' if meant else nearest(key, known)}"
+    return None
 
 
 def plain(cfg: DictConfig) -> Any:

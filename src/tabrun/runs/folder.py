@@ -108,16 +108,6 @@ def remove(folder: Path, *names: str) -> None:
             path.unlink(missing_ok=True)
 
 
-def checkpoint_file(path: str | Path, name: str = "best") -> Path:
-    """Of a run's folder its best.ckpt or last.ckpt, or the file that `path` is; UserError when there is none."""
-    file = Path(str(path)).expanduser()
-    if file.is_dir():
-        file = file / "checkpoints" / f"{name}.ckpt"
-    if not file.is_file():
-        raise UserError(f"there is no checkpoint {file}: name a run's folder or a .ckpt file")
-    return file
-
-
 def read_json(path: Path, kind: Any) -> Any:
     """The content of one of our files, all numbers as float; UserError unless it is of this type."""
     try:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from tabrun.cli.errors import UserError, shown
+from tabrun.cli.errors import UserError, checkpoint_file, shown
 from tabrun.runs.build import Build, Config
-from tabrun.runs.folder import STARTED, checkpoint_file, read_metrics
+from tabrun.runs.folder import STARTED, read_metrics
 
 if TYPE_CHECKING:
     from tabrun.runs.run import Run

@@ -111,9 +111,9 @@ def started(build: Build, folder: Path, trust: bool) -> Config:
         raise UserError(f"{file} is no config, or more than {MOST_YAML} characters: take it from a copy")
     cfg.folder = str(folder)
     if not trust:
-        values = dict(leaves(OmegaConf.to_container(cfg)))
-        fixed = {key for key, value in values.items() if not isinstance(value, dict | list) and "${" not in str(value)}
-        for text in texts(list(values.values())):
+        values: Any = OmegaConf.to_container(cfg)
+        fixed = {key for key, value in leaves(values) if not isinstance(value, dict | list) and "${" not in str(value)}
+        for text in texts(values):
             keys = REFERENCE.findall(text)
             if text.count("${") > len(keys) or not fixed.issuperset(keys):
                 raise UserError(f"{file} holds {text[:80]!r}, to be interpolated: if you trust it, say trust=true")
