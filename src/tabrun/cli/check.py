@@ -15,13 +15,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from tabrun.cli.errors import UserError, errors_that_end
 from tabrun.cli.keys import check_keys, composing, describe, leaves, nearest, plain, same_type, shipped
 from tabrun.runs.build import Build, conf
 from tabrun.runs.folder import LOCK, check_around, claim, lock, read_json, write_json
-from tabrun.runs.resume import absolute, check_beside, check_earlier, check_links, resumable, said, stay_in
+from tabrun.runs.resume import absolute, check_beside, check_earlier, check_links, resumable, said
 
 FIRST_PROCESS = int(os.environ.get("LOCAL_RANK", 0)) == 0  # of those that trainer=ddp starts
 
@@ -51,9 +51,10 @@ class Guard(Callback):
             if config.hydra.runtime.choices["hydra/sweeper"] == "optuna":
                 raise UserError("hydra/sweeper=optuna searches with many runs: add -m")
             check_values(config, config.hydra.runtime.choices, self.build)
-            if config.resume is not None:
-                stay_in(resumable(str(config.resume)), config)
-            with read_write(config):
+            with read_write(config), open_dict(config):
+                if config.resume is not None:
+                    config.folder = str(resumable(str(config.resume)))
+                    config.hydra.output_subdir = None  # the run's own record in .hydra/ stays as it is
                 absolute(config)
             folder = Path(config.hydra.run.dir)
             if config.resume is not None or os.path.lexists(folder / LOCK):  # what a killed run leaves is written over

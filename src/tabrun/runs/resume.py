@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 
 from tabrun.cli.errors import UserError, checkpoint_file, shown
 from tabrun.runs.build import Build, Config
@@ -51,13 +51,6 @@ def absolute(config: DictConfig) -> None:
             OmegaConf.update(config, key, os.path.abspath(path))
 
 
-def stay_in(folder: Path, config: DictConfig) -> None:
-    """Has Hydra use the folder of an earlier run, and leave its record in .hydra/ as it is."""
-    with read_write(config), open_dict(config):
-        config.folder = str(folder)
-        config.hydra.output_subdir = None
-
-
 def check_links(folder: Path, trust: bool) -> None:
     """Raises UserError, unless `trust`, for a folder in which anything leads out of it: it would be written there."""
     for place, folders, files in os.walk(folder):
@@ -89,8 +82,7 @@ def resumable(name: str) -> Path:
     """The folder of the run to go on with, or for `latest` of the newest under outputs/ that was cut off."""
     folder = Path(name)
     if name == "latest":
-        marks = [*Path("outputs").rglob(STARTED)]
-        marks = [file for file in marks if was_cut(file.parents[1])]
+        marks = [file for file in Path("outputs").rglob(STARTED) if was_cut(file.parents[1])]
         if not marks:
             raise UserError("resume=latest: there is no unfinished run under outputs/: name its folder")
         folder = max(marks, key=lambda file: file.stat().st_mtime).parents[1]

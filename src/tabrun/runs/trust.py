@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import re
+from collections.abc import Iterator
 from contextlib import nullcontext
 from inspect import isclass, isfunction
 from pathlib import Path
@@ -34,18 +35,24 @@ def check_targets(node: Any, path: object, build: Build) -> None:
 
     Ours are what conf/ names, the other classes of the libraries' modules that it names, and our tables and nets.
     """
-    if isinstance(node, dict):
-        if "_target_" in node and not is_ours(node["_target_"], build):
+    for part in parts(node):
+        if isinstance(part, dict) and "_target_" in part and not is_ours(part["_target_"], build):
             raise UserError(
-                f"{path} would call {str(node['_target_'])[:80]!r}, which conf/ does not name: if you trust whoever "
+                f"{path} would call {str(part['_target_'])[:80]!r}, which conf/ does not name: if you trust whoever "
                 "wrote it, say --trust (with train: trust=true)"
             )
-        node = list(node.values())
-    if isinstance(node, list | tuple):
-        for part in node:
-            check_targets(part, path, build)
-    elif isinstance(node, str) and "${" in node:  # such as ${oc.create:...}, which makes a config of a text
-        raise UserError(f"{path} holds {node[:80]!r}, to be interpolated: if you trust whoever wrote it, say --trust")
+        if isinstance(part, str) and "${" in part:  # such as ${oc.create:...}, which makes a config of a text
+            raise UserError(
+                f"{path} holds {part[:80]!r}, to be interpolated: if you trust whoever wrote it, say --trust"
+            )
+
+
+def parts(node: Any) -> Iterator[Any]:
+    """The node itself and, where it is a list or a group of keys, everything within."""
+    yield node
+    if isinstance(node, dict | list | tuple):
+        for part in node.values() if isinstance(node, dict) else node:
+            yield from parts(part)
 
 
 def check_recorded(config: dict[str, Any], path: object, build: Build) -> None:
@@ -113,7 +120,7 @@ def started(build: Build, folder: Path, trust: bool) -> Config:
     if not trust:
         values: Any = OmegaConf.to_container(cfg)
         fixed = {key for key, value in leaves(values) if not isinstance(value, dict | list) and "${" not in str(value)}
-        for text in texts(values):
+        for text in (part for part in parts(values) if isinstance(part, str)):
             keys = REFERENCE.findall(text)
             if text.count("${") > len(keys) or not fixed.issuperset(keys):
                 raise UserError(f"{file} holds {text[:80]!r}, to be interpolated: if you trust it, say trust=true")
@@ -136,7 +143,7 @@ def recorded(config: Config, folder: Path | str, trust: bool) -> Config:
 
     made = moved(config)
     for key, value in leaves({key: made[key] for key in ("callbacks", "logger", "trainer")}):
-        for text in () if trust else texts([value]):
+        for text in (part for part in parts(value) if isinstance(part, str) and not trust):
             inside = Path(text).is_relative_to(Path(folder).absolute())
             outside = Path(text).is_absolute() or PLACE.search(key.rpartition(".")[2])
             if LEADS_OUT.search(text) or (outside and not inside):
@@ -144,11 +151,3 @@ def recorded(config: Config, folder: Path | str, trust: bool) -> Config:
                     f"{shown(old)} would write to {key}={text[:80]}, not into its folder: to trust it, say trust=true"
                 )
     return made
-
-
-def texts(node: Any) -> list[str]:
-    """Every text within lists and groups of keys."""
-    if isinstance(node, dict | list):
-        parts = node.values() if isinstance(node, dict) else node
-        return [text for part in parts for text in texts(part)]
-    return [node] if isinstance(node, str) else []
