@@ -105,7 +105,7 @@ def check_sweep(config: DictConfig, build: Build) -> None:
         raise UserError(f"{next(key for key, values in listed.items() if not values)}: it holds no value")
     if (max(sizes, default=1) if searched else math.prod(sizes)) > MOST_JOBS:
         raise UserError(f"{', '.join(listed)}: a sweep may list {MOST_JOBS:,} values or jobs at the most")
-    firsts = [f"{key}={values[0]}" for key, values in listed.items() if values]
+    firsts = [f"{key}={values[0]}" for key, values in listed.items()]
     for override in parsed:
         if isinstance(interval := override.value(), IntervalSweep):
             if not searched:
@@ -124,12 +124,9 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any], build: Build) -> N
 
     choices: those that were made of each config group.
     """
-    chosen = [
-        f"{group}={choices[group]}"
-        for group in choices
-        if choices[group] and group not in ("experiment", "debug") and "/" not in group
-    ]
-    types, sections = shipped(*chosen)
+    chosen = {group: name for group, name in choices.items() if name and "/" not in group}
+    own = [f"{group}={name}" for group, name in chosen.items() if group not in ("experiment", "debug")]
+    types, sections = shipped(*own)
     for key in sections:
         if not OmegaConf.is_dict(cfg.get(key)):
             raise UserError(f"{key} cannot be left out as a whole: set {key}.NAME=null for what is not wanted")

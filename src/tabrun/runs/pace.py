@@ -55,7 +55,7 @@ def watched(config: dict[str, Any]) -> bool:
     """Whether something has to see each mini-batch: a callback, a count of batches, another process, a profiler."""
     listeners = {node["_target_"] for node in config["callbacks"].values() if node and node.get("every_n_steps") != 0}
     trainer = {key: value for key, value in config["trainer"].items() if key not in PER_RUN}
-    one_batch = isinstance(trainer["limit_train_batches"], int)  # and not 1.0, which is all
+    one_batch = isinstance(trainer.get("limit_train_batches"), int)  # and not 1.0, which is all
     return bool(listeners - PER_EPOCH) or trainer != UNWATCHED or one_batch
 
 
