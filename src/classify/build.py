@@ -1,4 +1,4 @@
-"""Build: config -> net, loss, classifier, callbacks, Trainer; it alone reads conf/'s keys, and makes what they name.
+"""Build: config -> net, loss, classifier, callbacks, Trainer; it alone reads conf/'s keys.
 
 Nothing heavy is imported up here, so that `--help` and the answers to mistakes come at once.
 """
@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from inspect import isfunction, signature
+from inspect import isfunction
 from typing import TYPE_CHECKING, Any
 
 from classify.limits import CHOICES, MAY_DIFFER, RANGES, alone  # noqa: F401  (for the library)
+from classify.make import PACKAGE, check_arguments, made
 from tabrun.cli.errors import UserError, value_of
 
 if TYPE_CHECKING:
@@ -21,50 +22,13 @@ if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
     from torch import nn
 
-    from classify.classifier import Classifier, Measures
+    from classify.classifier import Classifier
+    from classify.measures import Measures
     from tabrun.tables.schema import Schema
 
-PACKAGE = __name__.partition(".")[0]
 Config = dict[str, Any]  # the composed config, resolved, as plain values
 
 WEIGHT_BYTES = 12  # in training: itself, its gradient, and what the optimizer keeps of it
-
-
-def made(key: str, node: Config, **more: Any) -> Any:
-    """What the node at this key names, made with its arguments and `more`.
-
-    UserError: it takes no such argument, or, where it is a library's, what that says of them.
-    """
-    from hydra.utils import instantiate
-
-    check_node(key, node | more)
-    with value_of(key, PACKAGE):
-        return instantiate(node, **more, _convert_="all")
-
-
-def check_node(key: str, node: Config) -> None:
-    """Raises UserError for arguments that the template's or the library's own do not take, here or further within."""
-    from hydra.utils import get_object
-
-    for name, part in node.items():
-        if isinstance(part, dict) and "_target_" in part:
-            check_node(f"{key}.{name}", part)
-    if str(node["_target_"]).partition(".")[0] in (PACKAGE, "tabrun"):
-        with value_of(key, PACKAGE):
-            target = get_object(node["_target_"])
-        given = {name: value for name, value in node.items() if not name.startswith("_")}
-        check_arguments(key, target, (), given, partly=bool(node.get("_partial_")))
-
-
-def check_arguments(
-    key: str, function: Callable[..., Any], first: tuple, arguments: Mapping[str, Any], partly: bool = False
-) -> None:
-    """Raises UserError for keys of the config that `function` does not take."""
-    takes = signature(function)
-    try:
-        (takes.bind_partial if partly else takes.bind)(*first, **arguments)
-    except TypeError as error:
-        raise UserError(f"{key}: {function.__name__} {error}") from None
 
 
 def net(config: Config, schema: Schema, most: float = math.inf) -> nn.Sequential:
@@ -107,7 +71,7 @@ def data(config: Config) -> Any:
 
 def measures(config: Config, schema: Schema) -> Measures:
     """The loss and metrics of a run, on rows that it does not learn from."""
-    from classify.classifier import Measures
+    from classify.measures import Measures
 
     nodes = {name: node for name, node in config["metrics"].items() if node}
     metrics = {name: made(f"metrics.{name}", node, num_classes=schema.num_classes) for name, node in nodes.items()}

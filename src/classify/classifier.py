@@ -1,6 +1,5 @@
 """Classifier: the LightningModule that trains a net; the Trainer does backward and the optimizer's steps."""
 
-import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,15 +7,14 @@ from typing import Any
 
 import lightning
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torchmetrics import MeanMetric, Metric, MetricCollection
 
+from classify.measures import Measures
 from tabrun.cli.errors import UserError
 from tabrun.runs.checkpoints import diverged
-from tabrun.runs.chunks import Quick, encodes_ahead
+from tabrun.runs.pace import Quick, encodes_ahead
 
 
 @dataclass(frozen=True)
@@ -31,33 +29,6 @@ class Schedule:
     interval: str
     total: str | None = None
     monitor: str | None = None
-
-
-class Measures(nn.Module):
-    """The validation loss and the metrics, over all batches since the last `compute`.
-
-    loss is the mean cross-entropy without class weights or label smoothing, so that runs which differ in these can be
-    compared by it. Metrics take probabilities (rows, classes) and class indices (rows,).
-    """
-
-    def __init__(self, metrics: dict[str, Metric]) -> None:
-        super().__init__()
-        self.loss = MeanMetric(nan_strategy=math.nan)  # or NaN would be left out of the mean
-        self.metrics = MetricCollection(dict(metrics))
-
-    def update(self, scores: Tensor, labels: Tensor) -> None:
-        by_class = scores.T.contiguous()  # softmax along the rows is several times as fast as along a few classes
-        self.loss.update(
-            F.cross_entropy(by_class[None], labels[None] if labels.dim() == 1 else labels.T[None]), len(labels)
-        )
-        probabilities = by_class.softmax(0).T.contiguous()
-        self.metrics.update(probabilities, labels if labels.dim() == 1 else labels.argmax(-1))
-
-    def compute(self, prefix: str) -> dict[str, Tensor]:
-        values = {"loss": self.loss.compute(), **self.metrics.compute()}
-        self.loss.reset()
-        self.metrics.reset()
-        return {f"{prefix}/{name}": value for name, value in values.items()}
 
 
 class Classifier(lightning.LightningModule):

@@ -21,7 +21,7 @@ import polars as pl
 from handed import CONF
 from hydra import compose, initialize_config_dir
 
-from tabrun.cli.keys import leaves
+from tabrun.cli.keys import leaves, plain
 
 LIMIT = 60  # seconds for a case, which takes less than one
 ROWS = 60
@@ -74,7 +74,7 @@ def command(draw: random.Random, folder: Path) -> list[str]:
 
 def shipped() -> list[tuple[str, object]]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return list(leaves(compose("config", ["optimizer=adamw", "scheduler=one_cycle"])))
+        return list(leaves(plain(compose("config", ["optimizer=adamw", "scheduler=one_cycle"]))))
 
 
 def flipped(draw: random.Random, content: bytes) -> bytes:

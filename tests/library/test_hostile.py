@@ -21,7 +21,7 @@ from handed import check_targets, compared, continued, open_run, shipped, train
 from classify import load
 from tabrun.cli import errors
 from tabrun.runs.folder import read_metrics
-from tabrun.runs.resume import recorded
+from tabrun.runs.trust import recorded
 from tabrun.verbs import evaluate, export, predict
 
 

@@ -14,7 +14,7 @@ import torch
 from conftest import ROOT, configure
 from states import KINDS
 
-from tabrun.runs import earlier
+from tabrun.runs import resume
 
 sys.path.insert(0, str(ROOT / "scripts"))
 import kill_test
@@ -131,13 +131,13 @@ def test_a_loss_that_is_not_finite_is_not_kept(tmp_path: Path) -> None:
 def test_latest_is_the_newest_that_is_unfinished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="no unfinished run under outputs/"):
-        earlier.resumable("latest")
+        resume.resumable("latest")
     for i, name in enumerate(("a/1", "a/2", "b/3", "b/4")):
         mark = tmp_path / "outputs" / name / ".hydra" / "overrides.yaml"
         mark.parent.mkdir(parents=True)
         mark.touch()
         os.utime(mark, (i, i))
     (tmp_path / "outputs" / "b" / "4" / "metrics.json").touch()
-    assert earlier.resumable("latest") == Path("outputs/b/3")
+    assert resume.resumable("latest") == Path("outputs/b/3")
     (tmp_path / "outputs" / "b" / "sweep.json").write_text("[]")  # a job goes on with its sweep
-    assert earlier.resumable("latest") == Path("outputs/a/2")
+    assert resume.resumable("latest") == Path("outputs/a/2")

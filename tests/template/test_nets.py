@@ -62,4 +62,4 @@ def test_encode_standardises_as_scikit_learn_does() -> None:
 
 def test_only_build_instantiates() -> None:
     sources = Path(build.__file__).parents[1].rglob("*.py")
-    assert [file.name for file in sources if "instantiate\n" in file.read_text()] == ["build.py"]
+    assert [file.name for file in sources if "instantiate\n" in file.read_text()] == ["make.py"]

@@ -17,11 +17,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, read_write
 
 from tabrun.cli.check import FIRST_PROCESS, Guard, check_values, in_sweep
-from tabrun.cli.errors import at_home, errors_that_end, one_line_errors
+from tabrun.cli.errors import at_home, errors_that_end, one_line_errors, shown
 from tabrun.cli.keys import composing
 from tabrun.runs.build import Build, conf, resolved
-from tabrun.runs.earlier import said
-from tabrun.runs.folder import clear, lock, read_metrics, release, shown, unlock
+from tabrun.runs.folder import clear, lock, read_metrics, release, unlock
+from tabrun.runs.resume import compared, continued, goes_on, said
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,6 @@ def main(build: Build, app: Callable[[], Any]) -> None:
 
 def run_job(build: Build, cfg: DictConfig) -> float:
     """Trains one run, or one job of a sweep that is not stacked; gives the monitored metric."""
-    from tabrun.runs.resume import compared
     from tabrun.runs.run import describe
     from tabrun.runs.train import train
 
@@ -104,8 +103,8 @@ def run_job(build: Build, cfg: DictConfig) -> float:
 
 def config_of(build: Build, cfg: DictConfig, settings: Any) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The resolved config, the command's own or that of the run which goes on or is repeated, and where it starts."""
-    from tabrun.runs.resume import continued, goes_on, recorded
     from tabrun.runs.run import Run
+    from tabrun.runs.trust import recorded
 
     config = resolved(build, cfg, settings.runtime.output_dir, test=cfg.test and not in_sweep())
     start = None

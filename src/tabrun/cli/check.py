@@ -15,13 +15,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from tabrun.cli.errors import UserError, errors_that_end
-from tabrun.cli.keys import check_keys, composing, describe, leaves, nearest, same_type, shipped
+from tabrun.cli.keys import check_keys, composing, describe, leaves, nearest, plain, same_type, shipped
 from tabrun.runs.build import Build, conf
-from tabrun.runs.earlier import absolute, check_beside, check_earlier, check_links, resumable, said, stay_in
 from tabrun.runs.folder import LOCK, check_around, claim, lock, read_json, write_json
+from tabrun.runs.resume import absolute, check_beside, check_earlier, check_links, resumable, said
 
 FIRST_PROCESS = int(os.environ.get("LOCAL_RANK", 0)) == 0  # of those that trainer=ddp starts
 
@@ -51,9 +51,10 @@ class Guard(Callback):
             if config.hydra.runtime.choices["hydra/sweeper"] == "optuna":
                 raise UserError("hydra/sweeper=optuna searches with many runs: add -m")
             check_values(config, config.hydra.runtime.choices, self.build)
-            if config.resume is not None:
-                stay_in(resumable(str(config.resume)), config)
-            with read_write(config):
+            with read_write(config), open_dict(config):
+                if config.resume is not None:
+                    config.folder = str(resumable(str(config.resume)))
+                    config.hydra.output_subdir = None  # the run's own record in .hydra/ stays as it is
                 absolute(config)
             folder = Path(config.hydra.run.dir)
             if config.resume is not None or os.path.lexists(folder / LOCK):  # what a killed run leaves is written over
@@ -71,12 +72,11 @@ class Guard(Callback):
             words += [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
             file = Path(config.hydra.sweep.dir) / "sweep.json"
             check_around(file.parent, below=True)
-            if file.exists() and read_json(file, list[str]) == words:
+            if os.path.lexists(file) or os.path.lexists(file.with_name(LOCK)):
                 check_links(file.parent, config.trust)
+            if file.exists() and read_json(file, list[str]) == words:
                 return lock(file.parent)  # the same sweep goes on: its finished jobs are skipped
             check_sweep(config, self.build)
-            if os.path.lexists(file.with_name(LOCK)):
-                check_links(file.parent, config.trust)
             claim(file.parent)
             write_json(file, words)
 
@@ -105,7 +105,7 @@ def check_sweep(config: DictConfig, build: Build) -> None:
         raise UserError(f"{next(key for key, values in listed.items() if not values)}: it holds no value")
     if (max(sizes, default=1) if searched else math.prod(sizes)) > MOST_JOBS:
         raise UserError(f"{', '.join(listed)}: a sweep may list {MOST_JOBS:,} values or jobs at the most")
-    firsts = [f"{key}={values[0]}" for key, values in listed.items() if values]
+    firsts = [f"{key}={values[0]}" for key, values in listed.items()]
     for override in parsed:
         if isinstance(interval := override.value(), IntervalSweep):
             if not searched:
@@ -124,47 +124,30 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any], build: Build) -> N
 
     choices: those that were made of each config group.
     """
-    chosen = [
-        f"{group}={choices[group]}"
-        for group in choices
-        if choices[group] and group not in ("experiment", "debug") and "/" not in group
-    ]
-    types, sections = shipped(*chosen)
+    chosen = {group: name for group, name in choices.items() if name and "/" not in group}
+    own = [f"{group}={name}" for group, name in chosen.items() if group not in ("experiment", "debug")]
+    types, sections = shipped(*own)
     for key in sections:
         if not OmegaConf.is_dict(cfg.get(key)):
             raise UserError(f"{key} cannot be left out as a whole: set {key}.NAME=null for what is not wanted")
     check_keys(cfg, types)
     groups = {key.rpartition(".")[0] for key in types}
-    for key, value in leaves(cfg):
+    for key, value in leaves(plain(cfg)):
         if isinstance(value, str) and "${" in value:
             value = OmegaConf.select(cfg, key)
+        default = 1 if key in WHOLE and value is not None else types.get(key)
         if key in groups and value:
             raise UserError(f"{key}={value} is not a group of keys")
-        if value == "???" or (value == "" and types.get(key)):
+        if value == "???" or (value == "" and default):
             raise UserError(f"{key} has no value: add {key}=...")
-        if key in types and not same_type(value, types[key]):
-            raise UserError(f"{key}={value} is not {describe(types[key])}, as in {key}={types[key]}")
-        if key in WHOLE and value is not None and type(value) is not int:
-            raise UserError(f"{key}={value} is not a whole number")
+        if key in types and not same_type(value, default):
+            raise UserError(f"{key}={value} is not {describe(default)}, as in {key}={default}")
         check_range(key, value, {**RANGES, **build.RANGES})
-    nodes = {f"{key}.{name}": node for key in ("callbacks", "logger", "metrics") for name, node in cfg[key].items()}
-    for key, node in (nodes | {"optimizer": cfg.get("optimizer"), "scheduler": cfg.get("scheduler")}).items():
-        if node and not (OmegaConf.is_dict(node) and "_target_" in node and key.count(".") < 2):
-            raise UserError(f"{key} is nothing that can be made: it needs a _target_, and a name without dots")
-    check_monitors(cfg)
-    check_earlier(cfg)
-    if "loss" in cfg.metrics:
-        raise UserError("metrics.loss: this name is taken by the cross-entropy: call the metric something else")
-    if not cfg.callbacks.get("checkpoints"):
-        raise UserError("callbacks.checkpoints cannot be left out: a run is read back from them")
     for key, words in {**CHOICES, **build.CHOICES}.items():
         if not OmegaConf.is_dict(value := OmegaConf.select(cfg, key)) and value not in words:
             raise UserError(f"{key}={value} is not one of {', '.join(word or 'null' for word in words)}")
-    if cfg.speed.compile not in (None, "default") and cfg.trainer.accumulate_grad_batches != 1:
-        raise UserError(
-            f"speed.compile={cfg.speed.compile} replays CUDA graphs, which write over gradients that "
-            "trainer.accumulate_grad_batches keeps: say speed.compile=default"
-        )
+    check_parts(cfg)
+    check_earlier(cfg)
     if "::" in os.path.abspath(str(cfg.folder)):
         raise UserError(f"folder={cfg.folder}: a run's path must not hold ::, which stands for two: name another")
     if choices["data"] in ("csv", "parquet") and not Path(str(cfg.data.path)).expanduser().is_file():
@@ -184,17 +167,28 @@ def check_range(key: str, value: Any, ranges: Mapping[str, tuple[float, float]])
             raise UserError(f"{key}={value} is out of range: it must be {bounds}")
 
 
-def check_monitors(cfg: DictConfig) -> None:
-    """Raises UserError for a metric that is watched and that nothing measures."""
+def check_parts(cfg: DictConfig) -> None:
+    """Raises UserError for parts that cannot be made, that do not go together, or that watch what nothing measures."""
+    nodes = {f"{key}.{name}": node for key in ("callbacks", "logger", "metrics") for name, node in cfg[key].items()}
+    nodes |= {"optimizer": cfg.get("optimizer"), "scheduler": cfg.get("scheduler")}
     names: list[str] = [f"val/{name}" for name in ("loss", *(name for name, metric in cfg.metrics.items() if metric))]
     if cfg.monitor not in names:
-        raise UserError(
-            f"monitor={cfg.monitor} is not measured{nearest(str(cfg.monitor), names)}: there are {', '.join(names)}"
-        )
-    nodes = {f"callbacks.{name}": node for name, node in cfg.callbacks.items()} | {"scheduler": cfg.scheduler}
+        there = f"{nearest(str(cfg.monitor), names)}: there are {', '.join(names)}"
+        raise UserError(f"monitor={cfg.monitor} is not measured{there}")
     for key, node in nodes.items():
+        if node and not (OmegaConf.is_dict(node) and "_target_" in node and key.count(".") < 2):
+            raise UserError(f"{key} is nothing that can be made: it needs a _target_, and a name without dots")
         if node and node.get("monitor", "train/loss") not in ("train/loss", *names):
             raise UserError(f"{key}.monitor={node.monitor} is not measured: there are {', '.join(names)}")
+    if "loss" in cfg.metrics:
+        raise UserError("metrics.loss: this name is taken by the cross-entropy: call the metric something else")
+    if not cfg.callbacks.get("checkpoints"):
+        raise UserError("callbacks.checkpoints cannot be left out: a run is read back from them")
+    if cfg.speed.compile not in (None, "default") and cfg.trainer.accumulate_grad_batches != 1:
+        raise UserError(
+            f"speed.compile={cfg.speed.compile} replays CUDA graphs, which write over gradients that "
+            "trainer.accumulate_grad_batches keeps: say speed.compile=default"
+        )
 
 
 def in_sweep() -> bool:

@@ -36,11 +36,27 @@ def at_home(word: str) -> str:
     return re.sub("(^|=)~/", rf"\1{os.path.expanduser('~')}/", word)
 
 
+def checkpoint_file(path: str | Path, name: str = "best") -> Path:
+    """Of a run's folder its best.ckpt or last.ckpt, or the file that `path` is; UserError when there is none."""
+    file = Path(str(path)).expanduser()
+    if file.is_dir():
+        file = file / "checkpoints" / f"{name}.ckpt"
+    if not file.is_file():
+        raise UserError(f"there is no checkpoint {file}: name a run's folder or a .ckpt file")
+    return file
+
+
 def check_file(path: str) -> None:
     if Path(path).is_dir():
         raise UserError(f"{path} is a folder: name a file")
     if not Path(path).is_file():
         raise UserError(f"there is no file {path}")
+
+
+def shown(folder: str | Path) -> str:
+    """The folder as one would type it here."""
+    here = os.path.relpath(folder)
+    return str(folder) if here.startswith("..") else here
 
 
 @contextmanager

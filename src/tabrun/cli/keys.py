@@ -2,7 +2,7 @@
 
 import difflib
 import sys
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -20,7 +20,6 @@ from yaml import YAMLError
 from tabrun.cli.errors import UserError
 
 MEANT = {"learning_rate": "optimizer.lr", "epochs": "trainer.max_epochs", "layers": "model.hidden"}  # too far to guess
-MISSING = object()
 DEFAULTS: dict[str, Any] = {  # of the keys that the library reads; Hydra puts them under conf/'s, which may lack some
     **{"folder": "outputs/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}", "seed": 0, "monitor": "val/loss", "mode": "auto"},
     **{"resume": None, "rerun": None, "init_from": None, "trust": False, "test": True},
@@ -52,69 +51,60 @@ def explain(error: Exception, conf: Path) -> str:
     if isinstance(error, HydraException):
         GlobalHydra.instance().clear()  # to compose once more
         groups = {path.name: sorted(file.stem for file in path.glob("*.yaml")) for path in conf.iterdir()}
-        for override in parsed_words():
-            if found := wrong_word(override, groups, conf):
-                return found
+        words = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
+        overrides = OverridesParser.create().parse_overrides(words)
+        if found := wrong_choice(overrides, groups) or wrong_key(overrides, groups, conf):
+            return found
     return str(error) or str(error.__cause__)
 
 
-def wrong_word(override: Override, groups: Mapping[str, list[str]], conf: Path) -> str | None:
-    """What is wrong with a word that chooses what is not there, or gives a value to a key that is not there."""
-    key = override.key_or_group
-    if options := groups.get(key):
+def wrong_choice(overrides: list[Override], groups: Mapping[str, list[str]]) -> str | None:
+    """What is wrong with an override that chooses what is not there."""
+    for override in overrides:
+        key, options = override.key_or_group, groups.get(override.key_or_group, [])
         values = override.sweep_string_iterator() if override.is_discrete_sweep() else [override.value()]
-        for value in values:
+        for value in values if options else ():
             for name in value if isinstance(value, list) else [value]:
                 if name is not None and str(name) not in options:
                     return f"there is no {key}={name}{nearest(str(name), options)}: there are {', '.join(options)}"
-    elif override.type in (OverrideType.CHANGE, OverrideType.DEL) and not override.is_hydra_override():
-        known = [*groups, *known_keys(conf, groups)]
-        if key not in known and not any(name.startswith(f"{key}.") for name in known):
-            meant = MEANT.get(key.rsplit(".", 1)[-1])
-            return f"there is no key {key}{f' (did you mean {meant}?)' if meant else nearest(key, known)}"
-    elif override.is_hydra_override() and override.type == OverrideType.CHANGE:
-        with initialize_config_dir(str(conf), version_base="1.3"):
-            config = compose("config", [], return_hydra_config=True)
-        if "/" not in key and OmegaConf.select(config, key, default=MISSING) is MISSING:
-            return f"there is no key {key}"
     return None
 
 
-def parsed_words() -> list[Override]:
-    """The overrides of this command line."""
-    return OverridesParser.create().parse_overrides([w for w in sys.argv[1:] if "=" in w and not w.startswith("-")])
+def wrong_key(overrides: list[Override], groups: Mapping[str, list[str]], conf: Path) -> str | None:
+    """What is wrong with an override of a key that is not there, with the groups that the others choose."""
+    chosen = [str(one.input_line) for one in overrides if one.key_or_group in groups and not one.is_sweep_override()]
+    try:
+        with initialize_config_dir(str(conf), version_base="1.3"):
+            composed = OmegaConf.to_container(compose("config", chosen, return_hydra_config=True))
+    except HydraException:  # something else is wrong, which the first error says
+        return None
+    known = [*groups, *(key for key, _ in leaves(composed))]
+    for key in (one.key_or_group for one in overrides if one.type in (OverrideType.CHANGE, OverrideType.DEL)):
+        if "/" not in key and key not in known and not any(name.startswith(f"{key}.") for name in known):
+            meant = MEANT.get(key.rsplit(".", 1)[-1])
+            return f"there is no key {key}{f' (did you mean {meant}?)' if meant else nearest(key, known)}"
+    return None
 
 
-def known_keys(conf: Path, groups: Container[str]) -> list[str]:
-    """Every key that can be overridden, with the groups that the command line chooses, as far as they are there."""
-    chosen = [o for o in parsed_words() if o.key_or_group in groups and not o.is_sweep_override()]
-    with initialize_config_dir(str(conf), version_base="1.3"):
-        try:
-            cfg = compose("config", [str(o.input_line) for o in chosen])
-        except HydraException:  # one of these is wrong too
-            cfg = compose("config", [])
-    return [key for key, _ in leaves(cfg)]
+def plain(cfg: DictConfig) -> Any:
+    """The config as plain values, without Hydra's own and with interpolations as they are written."""
+    return OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
 
 
-def leaves(cfg: DictConfig) -> Iterator[tuple[str, Any]]:
-    """The (dotted key, value) pairs of a config, without Hydra's own and with interpolations as they are written."""
-
-    def walk(node: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-        for key, value in node.items():
-            if isinstance(value, dict) and value:
-                yield from walk(value, f"{prefix}{key}.")
-            else:
-                yield f"{prefix}{key}", value
-
-    plain = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
-    yield from walk(plain, "")  # type: ignore[arg-type]
+def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The (dotted key, value) pairs of a config of plain values."""
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 @cache  # the jobs of a sweep mostly make the same choices, and to compose takes 0.1 s
 def shipped(*chosen: str) -> tuple[dict[str, Any], list[str]]:
     """Of the config as it is shipped, with these groups chosen: its values by key, and its sections."""
     config = compose("config", list(chosen))
-    return dict(leaves(config)), [str(key) for key in config if OmegaConf.is_dict(config[key])]
+    return dict(leaves(plain(config))), [str(key) for key in config if OmegaConf.is_dict(config[key])]
 
 
 def check_keys(cfg: DictConfig, types: Mapping[str, Any]) -> None:

@@ -69,7 +69,7 @@ def resolved(build: Build, cfg: DictConfig, folder: Path | str, test: bool) -> C
     """The composed config as plain values, for a run in this folder."""
     from omegaconf import OmegaConf
 
-    from tabrun.runs.earlier import absolute
+    from tabrun.runs.resume import absolute
 
     absolute(cfg)
     cfg.folder, cfg.test = str(folder), test
@@ -91,11 +91,11 @@ def trainer_of(build: Build, config: Config, saved: dict[str, Any], start: dict[
 
     saved: plain values that go into each checkpoint. start: the content of the last.ckpt that it will ask for first.
     """
-    from tabrun.runs.checkpoints import SaveWith, WholeFiles
+    from tabrun.runs.checkpoints import WholeFiles
 
     quieten()
-    callbacks = [*build.callbacks(config), SaveWith(saved)]
-    return build.trainer(config, callbacks, build.loggers(config), plugins=[WholeFiles(start)])
+    plugins = [WholeFiles(saved, start)]
+    return build.trainer(config, build.callbacks(config), build.loggers(config), plugins=plugins)
 
 
 def quieten() -> None:

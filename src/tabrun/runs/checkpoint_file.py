@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 import zipfile
 from itertools import islice
 from pathlib import Path
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tabrun.cli.errors import UserError
-from tabrun.runs.folder import write_whole
+from tabrun.runs.folder import part_of, whole, write_whole
 from tabrun.tables.plain import fits
 from tabrun.tables.schema import Schema
 from tabrun.tables.values import columns_of
@@ -67,6 +69,19 @@ def write_checkpoint(content: dict[str, Any], file: Path) -> None:
     write_whole(file, memory.getbuffer())
 
 
+def alias(file: Path, path: Path) -> None:
+    """Gives a file a second name, in the place of what had that name, or copies it where the disk has no hard links."""
+    part = part_of(path)
+    try:
+        os.link(file, part)
+        os.replace(part, path)
+    except OSError:
+        with whole(path) as copy, file.open("rb") as original:
+            shutil.copyfileobj(original, copy)
+    finally:
+        part.unlink(missing_ok=True)  # which is left where both are one file already
+
+
 def check_content(content: Any, size: int) -> None:
     """Raises UserError where what is read back is of another type, or larger than its file, of `size` bytes."""
     for key, kind in KINDS.items():
@@ -81,11 +96,9 @@ def check_content(content: Any, size: int) -> None:
     if target != columns_of(content["schema"].get("target")) or len(set(ids)) < len(ids):
         raise UserError("its config and its schema have another target, or an id is twice there")
     weights = content["state_dict"].values()
-    dense = all(weight.layout == torch.strided and weight.device.type == "cpu" for weight in weights)
-    odd = any(weight.is_quantized or weight.is_nested for weight in weights)
-    if (
-        odd or not dense or sum(weight.numel() * weight.itemsize for weight in weights) > 2 * size
-    ):  # 2: they may be tied
+    dense = all(one.layout == torch.strided and one.device.type == "cpu" for one in weights)
+    odd = any(one.is_quantized or one.is_nested for one in weights)
+    if odd or not dense or sum(one.nbytes for one in weights) > 2 * size:  # 2: they may be tied
         raise UserError("its weights are not dense, or more than it holds")
 
 

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 
-from tabrun.runs.checkpoint_file import read_checkpoint, write_checkpoint
+from tabrun.runs.checkpoint_file import alias, read_checkpoint, write_checkpoint
 from tabrun.runs.csv_log import CsvLog
-from tabrun.runs.folder import alias
 
 
 class Checkpoints(Checkpoint):
@@ -127,30 +126,21 @@ class Checkpoints(Checkpoint):
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Writes checkpoints beside and renames them, and reads none that is not whole.
+    """Writes checkpoints beside and renames them, each with the values `saved`, and reads none that is not whole.
 
+    start: what the first that is read holds, where it has been read already.
     Lightning's own passes them through the folder for temporary files, which may be full, or of another disk.
     """
 
-    def __init__(self, start: dict[str, Any] | None = None) -> None:
-        self.start = start  # what the first file that is asked for holds, if it has been read already
+    def __init__(self, saved: dict[str, Any], start: dict[str, Any] | None) -> None:
+        self.saved, self.start = saved, start
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        write_checkpoint(checkpoint, Path(path))
+        write_checkpoint(checkpoint | self.saved, Path(path))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         start, self.start = self.start, None
         return read_checkpoint(Path(path)) if start is None else start
-
-
-class SaveWith(Callback):
-    """Puts plain values into every checkpoint, beside the weights."""
-
-    def __init__(self, values: dict[str, Any]) -> None:
-        self.values = values
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint.update(self.values)
 
 
 def diverged(loss: float, epoch: int, step: int) -> str:

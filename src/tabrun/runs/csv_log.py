@@ -11,7 +11,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from tabrun.runs.folder import write_whole
+from tabrun.runs.folder import sync, write_whole
 
 
 class CsvLog(Logger):
@@ -63,8 +63,7 @@ class CsvLog(Logger):
         self.save()
         if not self.file.exists():
             return {"size": 0, "columns": []}
-        with self.file.open("rb+") as file:
-            os.fsync(file.fileno())
+        sync(self.file)
         return {"size": self.file.stat().st_size, "columns": self.columns}
 
     def go_on(self, size: int, columns: list[str]) -> None:

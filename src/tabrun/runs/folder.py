@@ -87,10 +87,7 @@ def release(folder: Path) -> None:
     claimed = made.pop(folder.resolve(), None)
     if claimed is None or (folder / "checkpoints").exists() or any(folder.glob("[0-9]*")):
         return
-    for name in (".hydra", "log", "tensorboard"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for name in ("train.log", "multirun.yaml", "sweep.json", "optuna.db", LOCK):
-        (folder / name).unlink(missing_ok=True)
+    remove(folder, ".hydra", "log", "tensorboard", "train.log", "multirun.yaml", "sweep.json", "optuna.db", LOCK)
     unlock(folder)
     for path in claimed:
         if path.exists() and not any(path.iterdir()):
@@ -99,38 +96,28 @@ def release(folder: Path) -> None:
 
 def clear(folder: Path) -> None:
     """Takes away what an attempt has left that is not gone on from."""
-    for name in ("checkpoints", "log", "tensorboard"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    (folder / "error.txt").unlink(missing_ok=True)
+    remove(folder, "checkpoints", "log", "tensorboard", "error.txt")
 
 
-def checkpoint_file(path: str | Path, name: str = "best") -> Path:
-    """Of a run's folder its best.ckpt or last.ckpt, or the file that `path` is; UserError when there is none."""
-    file = Path(str(path)).expanduser()
-    if file.is_dir():
-        file = file / "checkpoints" / f"{name}.ckpt"
-    if not file.is_file():
-        raise UserError(f"there is no checkpoint {file}: name a run's folder or a .ckpt file")
-    return file
-
-
-def shown(folder: str | Path) -> str:
-    """The folder as one would type it here."""
-    here = os.path.relpath(folder)
-    return str(folder) if here.startswith("..") else here
+def remove(folder: Path, *names: str) -> None:
+    for path in (folder / name for name in names):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def read_json(path: Path, kind: Any) -> Any:
     """The content of one of our files, all numbers as float; UserError unless it is of this type."""
-    if path.exists() and not (path.is_file() and path.stat().st_size <= MOST_JSON):
-        raise UserError(f"{path} is not a file of at most {MOST_JSON >> 20} MB: take it from a copy")
     try:
+        if path.exists() and not (path.is_file() and path.stat().st_size <= MOST_JSON):
+            raise UserError(f"no file of at most {MOST_JSON >> 20} MB")
         content = json.loads(path.read_text(), parse_int=float)
+        if fits(content, kind):
+            return content
+        raise UserError(f"it holds no {kind}")
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not whole JSON ({error}): train again, or take it from a copy") from None
-    if not fits(content, kind):
-        raise UserError(f"{path} does not hold a {kind}: train again, or take it from a copy")
-    return content
 
 
 def read_metrics(folder: Path, *names: str) -> dict[str, float]:
@@ -174,7 +161,7 @@ def put(part: Path, path: Path) -> None:
     place = path.parent.resolve()
     for folder in (place, *place.parents):
         if folder in held and not ((folder / LOCK).exists() and os.stat(folder / LOCK).st_ino == held[folder][1]):
-            raise UserError(f"folder={shown(folder)} was taken away while it was written")
+            raise UserError(f"folder={folder} was taken away while it was written")
     os.replace(part, path)
     sync(path.parent)
 
@@ -187,16 +174,3 @@ def sync(path: Path) -> None:
         os.fsync(file)
     finally:
         os.close(file)
-
-
-def alias(file: Path, path: Path) -> None:
-    """Gives a file a second name, in the place of what had that name, or copies it where the disk has no hard links."""
-    part = part_of(path)
-    try:
-        os.link(file, part)
-        os.replace(part, path)
-    except OSError:
-        with whole(path) as copy, file.open("rb") as original:
-            shutil.copyfileobj(original, copy)
-    finally:
-        part.unlink(missing_ok=True)  # which is left where both are one file already

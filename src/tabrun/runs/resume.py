@@ -1,50 +1,102 @@
-"""Again: a run that goes on from where it was cut off, repeats an earlier one, or starts from its weights."""
+"""Resume: earlier runs: one to go on with, one to repeat, or one whose weights to start from.
+
+Nothing heavy is imported up here, as what is said of them is checked before anything is built.
+"""
 
 from __future__ import annotations
 
 import logging
-import re
+import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from torch import nn
-from yaml import YAMLError
 
-from tabrun.cli.errors import UserError
-from tabrun.cli.keys import leaves
-from tabrun.runs.build import Build, Config, resolved
-from tabrun.runs.checkpoint_file import is_plain, read_checkpoint
-from tabrun.runs.folder import alias, read_metrics, shown
-from tabrun.runs.run import Run
-from tabrun.runs.trust import check_recorded, check_targets
+from tabrun.cli.errors import UserError, checkpoint_file, shown
+from tabrun.runs.build import Build, Config
+from tabrun.runs.folder import STARTED, read_metrics
 
-MOST_YAML = 2**16  # bytes; conf/ makes 4,000 of them
-REFERENCE = re.compile(r"\$\{([\w.]+)\}")  # to another key of the config, by its full name
-PLACE = re.compile(r"dir|folder|path|root|uri|url")  # keys that say where something is written
-LEADS_OUT = re.compile(r"^~|\.\.|:/|::|\$")
+if TYPE_CHECKING:
+    from tabrun.runs.run import Run
 
 log = logging.getLogger(__name__)
 
+MORE = ("trainer.max_epochs", "callbacks.early_stopping.patience")  # what a finished run may be given more of
+BESIDE: dict[str, tuple[str, ...]] = {  # keys that may be said beside one whose config is the run's own
+    "rerun": ("folder", "test", "trust"),
+    "resume": (*MORE, "speed.threads", "callbacks.checkpoints.minutes", "logger", "test", "trust"),
+}
 
-def take_weights(net: nn.Module, run: Run) -> str:
-    """Loads the run's weights whose names and shapes are the net's own; says which these were, and which not.
 
-    UserError: none are.
-    """
-    own = {name: tuple(value.shape) for name, value in net.state_dict().items()}
-    theirs = {name: tuple(value.shape) for name, value in run.weights.items()}
-    fitting = {name: value for name, value in run.weights.items() if own.get(name) == theirs[name]}
-    left = [f"{name} {own[name]}, there {theirs.get(name, 'missing')}" for name in own if name not in fitting]
-    left += [f"{name} {theirs[name]}, here missing" for name in theirs if name not in own]
-    if not fitting:
-        raise UserError(f"init_from={shown(run.path)} has no weights that fit: {'; '.join(left)}")
-    net.load_state_dict(fitting, strict=False)
-    rest = f"; not taken: {'; '.join(left)}" if left else ", which are all"
-    return f"weights from {shown(run.path)}: {', '.join(fitting)}{rest}"
+def check_earlier(config: DictConfig) -> None:
+    """Raises UserError where `rerun` or `init_from` is not an earlier run."""
+    for key in ("rerun", "init_from"):
+        if (path := config[key]) is None:
+            continue
+        if not Path(str(path)).exists():
+            raise UserError(f"{key}={path}: there is no checkpoint and no run's folder of this name")
+        if key == "rerun" and not (Path(str(path)) / "metrics.json").exists():
+            raise UserError(f"rerun={path} is no finished run: it has no metrics.json to compare with")
+        checkpoint_file(path)
+
+
+def absolute(config: DictConfig) -> None:
+    """Has the run find its table and the run it starts from, from wherever it goes on."""
+    for key, is_there in (("data.path", os.path.isfile), ("init_from", os.path.exists)):
+        path = OmegaConf.select(config, key)
+        if path is not None and is_there(path := os.path.expanduser(str(path))):
+            OmegaConf.update(config, key, os.path.abspath(path))
+
+
+def check_links(folder: Path, trust: bool) -> None:
+    """Raises UserError, unless `trust`, for a folder in which anything leads out of it: it would be written there."""
+    for place, folders, files in os.walk(folder):
+        for name in () if trust else (*folders, *files):
+            mode = os.lstat(path := Path(place, name)).st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise UserError(f"{path} is a link, or no file: take it away, or if it is yours say trust=true")
+
+
+def said(words: Iterable[str]) -> set[str]:
+    """The keys of a command's words."""
+    return {str(o.key_or_group) for o in OverridesParser.create().parse_overrides(list(words))}
+
+
+def check_beside(config: DictConfig) -> None:
+    """Raises UserError for what is said beside `rerun` or `resume` and would be taken from the run itself."""
+    keys = said(config.hydra.overrides.task)
+    for verb, allowed in BESIDE.items():
+        if config[verb] is not None and (wrong := sorted(keys - {verb, *allowed})):
+            raise UserError(
+                f"{verb}={config[verb]} takes {wrong[0]} from the run itself: leave it out; beside {verb} there may be "
+                f"{', '.join(allowed)}"
+            )
+    if config.resume is not None and not keys & set(MORE) and (Path(str(config.resume)) / "metrics.json").exists():
+        raise UserError(f"resume={config.resume} is finished: raise {' or '.join(MORE)}, or say rerun= to repeat it")
+
+
+def resumable(name: str) -> Path:
+    """The folder of the run to go on with, or for `latest` of the newest under outputs/ that was cut off."""
+    folder = Path(name)
+    if name == "latest":
+        marks = [file for file in Path("outputs").rglob(STARTED) if was_cut(file.parents[1])]
+        if not marks:
+            raise UserError("resume=latest: there is no unfinished run under outputs/: name its folder")
+        folder = max(marks, key=lambda file: file.stat().st_mtime).parents[1]
+    if not folder.is_dir():
+        raise UserError(f"resume={name}: there is no run's folder of this name")
+    if not any((folder / file).exists() for file in (STARTED, "checkpoints/last.ckpt")):
+        raise UserError(f"resume={name} holds nothing to go on from: start the run again with folder={name}")
+    return folder
+
+
+def was_cut(folder: Path) -> bool:
+    """Whether a run has neither finished nor failed here; a job of a sweep goes on with its sweep."""
+    ended = (folder / "metrics.json", folder / "error.txt", folder.parent / "sweep.json")
+    return not any(file.exists() for file in ended)
 
 
 def continued(build: Build, config: Config, keys: Iterable[str], trust: bool) -> tuple[Config, dict[str, Any] | None]:
@@ -52,6 +104,9 @@ def continued(build: Build, config: Config, keys: Iterable[str], trust: bool) ->
 
     Without one the config is that of its start.
     """
+    from tabrun.runs.run import Run
+    from tabrun.runs.trust import recorded, started
+
     folder = Path(config["folder"])
     start = last_content(folder)
     if start:
@@ -61,9 +116,8 @@ def continued(build: Build, config: Config, keys: Iterable[str], trust: bool) ->
         own = recorded(started(build, folder, trust), folder, trust)
     for key in keys:
         if key == "trainer.max_epochs" and start and own["scheduler"] and own["scheduler"].get("total"):
-            raise UserError(
-                f"{key}: the schedule of {shown(folder)} was made for {own['trainer']['max_epochs']} epochs"
-            )
+            made_for = own["trainer"]["max_epochs"]
+            raise UserError(f"{key}: the schedule of {shown(folder)} was made for {made_for} epochs")
         path = key.split(".")
         there, here = own, config
         for part in path[:-1]:
@@ -81,6 +135,8 @@ def last_content(folder: Path) -> dict[str, Any] | None:
 
     None: there is none yet.
     """
+    from tabrun.runs.checkpoint_file import alias, read_checkpoint
+
     last, previous = (folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous"))
     if not last.exists():
         return None
@@ -95,37 +151,6 @@ def last_content(folder: Path) -> dict[str, Any] | None:
         return content
 
 
-def started(build: Build, folder: Path, trust: bool) -> Config:
-    """The config that a run was started with, as plain values; UserError, unless `trust`, for what could run code.
-
-    It may refer to plain values of its own alone, so that it is no larger than it looks, and calls no resolver.
-    """
-    file = folder / ".hydra" / "config.yaml"
-    try:
-        with file.open() as opened:
-            text = opened.read(MOST_YAML)
-        fine = len(text) < MOST_YAML and is_plain(yaml.safe_load(text), 10 * len(text))  # aliases may have no end
-        cfg = OmegaConf.create(text) if fine else None
-    except (YAMLError, OmegaConfBaseException, RecursionError):
-        cfg = None
-    if not isinstance(cfg, DictConfig):
-        raise UserError(f"{file} is no config, or more than {MOST_YAML} characters: take it from a copy")
-    cfg.folder = str(folder)
-    if not trust:
-        values = dict(leaves(cfg))
-        fixed = {key for key, value in values.items() if not isinstance(value, dict | list) and "${" not in str(value)}
-        for text in texts(list(values.values())):
-            keys = REFERENCE.findall(text)
-            if text.count("${") > len(keys) or not fixed.issuperset(keys):
-                raise UserError(f"{file} holds {text[:80]!r}, to be interpolated: if you trust it, say trust=true")
-        check_targets(OmegaConf.to_container(cfg, resolve=True), file, build)
-    check_recorded(OmegaConf.to_container(cfg, resolve=True), file, build)  # type: ignore[arg-type]
-    own = resolved(build, cfg, folder, cfg.test)
-    if not trust:
-        check_targets(own, file, build)
-    return own
-
-
 def goes_on(config: Config) -> dict[str, Any] | None:
     """What last.ckpt holds of a job of a sweep that was cut off; None where it failed, or is of another config."""
     folder = Path(config["folder"])
@@ -133,40 +158,10 @@ def goes_on(config: Config) -> dict[str, Any] | None:
     return start if start and start["config"] == config else None
 
 
-def recorded(config: Config, folder: Path | str, trust: bool) -> Config:
-    """The config of a run, for the same run in this folder; UserError where it would write elsewhere, untrusted."""
-    old = config["folder"]
-
-    def moved(node: Any) -> Any:
-        if isinstance(node, dict):
-            return {key: moved(value) for key, value in node.items()}
-        if isinstance(node, list):
-            return [moved(value) for value in node]
-        inside = isinstance(node, str) and (node == old or node.startswith(f"{old}/"))
-        return f"{folder}{node[len(old) :]}" if inside else node
-
-    made = moved(config)
-    for key, value in leaves(OmegaConf.create({key: made[key] for key in ("callbacks", "logger", "trainer")})):
-        for text in () if trust else texts([value]):
-            inside = Path(text).is_relative_to(Path(folder).absolute())
-            outside = Path(text).is_absolute() or PLACE.search(key.rpartition(".")[2])
-            if LEADS_OUT.search(text) or (outside and not inside):
-                raise UserError(
-                    f"{shown(old)} would write to {key}={text[:80]}, not into its folder: to trust it, say trust=true"
-                )
-    return made
-
-
-def texts(node: Any) -> list[str]:
-    """Every text within lists and groups of keys."""
-    if isinstance(node, dict | list):
-        parts = node.values() if isinstance(node, dict) else node
-        return [text for part in parts for text in texts(part)]
-    return [node] if isinstance(node, str) else []
-
-
 def compared(old: Path, new: Path, build: Build) -> str:
     """Whether two finished runs are equal bit for bit; if not, in what, and what else differs that may be why."""
+    from tabrun.runs.run import Run
+
     runs = [(Run.open(old, build, name), Run.open(new, build, name)) for name in ("best", "last")]
     found = [f"{one.path.name} by up to {gap:g}" for one, other in runs if (gap := distance(one, other))]
     before, now = read_metrics(old), read_metrics(new)
@@ -174,9 +169,9 @@ def compared(old: Path, new: Path, build: Build) -> str:
     if not found:
         return f"equal to {shown(old)}: weights and metrics, to the last bit"
     there, here = ({**run.record, **run.record["packages"]} for run in runs[0])
-    causes = [f"{key} {there.get(key)} there, {here[key]} here" for key in here if there.get(key) != here[key]]
+    changed = [key for key in here if there.get(key) != here[key] and key != "packages"]
+    causes = [f"{key} {there.get(key)} there, {here[key]} here" for key in changed]
     causes += ["uncommitted changes"] if here["git_clean"] is False else []
-    causes = [cause for cause in causes if not cause.startswith("packages")]
     return f"not equal to {shown(old)}: {'; '.join(found)}\nmay be due to: {'; '.join(causes) or 'another device'}"
 
 

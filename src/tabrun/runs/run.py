@@ -15,10 +15,9 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from tabrun.cli.errors import UserError
+from tabrun.cli.errors import UserError, checkpoint_file
 from tabrun.runs.build import Build, Config, set_up
 from tabrun.runs.checkpoint_file import read_checkpoint
-from tabrun.runs.folder import checkpoint_file
 from tabrun.runs.predictor import TrainedClassifier
 from tabrun.tables import sources as tables
 from tabrun.tables.schema import Rows, Schema

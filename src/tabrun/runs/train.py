@@ -14,12 +14,11 @@ import torch
 from torch import nn
 
 from tabrun.cli.check import FIRST_PROCESS
-from tabrun.cli.errors import UserError
+from tabrun.cli.errors import UserError, shown
 from tabrun.runs.build import Build, Config, set_up, trainer_of
 from tabrun.runs.checkpoint_file import write_checkpoint
-from tabrun.runs.folder import shown, write_json
+from tabrun.runs.folder import write_json
 from tabrun.runs.pace import set_threads
-from tabrun.runs.resume import take_weights
 from tabrun.runs.run import Run, record
 from tabrun.tables.schema import Schema
 
@@ -67,6 +66,23 @@ def train(build: Build, config: Config, start: dict[str, Any] | None = None) -> 
         raise
     finally:
         end_others(trainer.strategy.launcher)
+
+
+def take_weights(net: nn.Module, run: Run) -> str:
+    """Loads the run's weights whose names and shapes are the net's own; says which these were, and which not.
+
+    UserError: none are.
+    """
+    own = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+    theirs = {name: tuple(value.shape) for name, value in run.weights.items()}
+    fitting = {name: value for name, value in run.weights.items() if own.get(name) == theirs[name]}
+    left = [f"{name} {own[name]}, there {theirs.get(name, 'missing')}" for name in own if name not in fitting]
+    left += [f"{name} {theirs[name]}, here missing" for name in theirs if name not in own]
+    if not fitting:
+        raise UserError(f"init_from={shown(run.path)} has no weights that fit: {'; '.join(left)}")
+    net.load_state_dict(fitting, strict=False)
+    rest = f"; not taken: {'; '.join(left)}" if left else ", which are all"
+    return f"weights from {shown(run.path)}: {', '.join(fitting)}{rest}"
 
 
 def end_others(launcher: Any) -> None:

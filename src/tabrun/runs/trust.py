@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import functools
 import importlib
+import re
+from collections.abc import Iterator
 from contextlib import nullcontext
 from inspect import isclass, isfunction
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from tabrun import NAMES
-from tabrun.cli.errors import UserError
+from tabrun.cli.errors import UserError, shown
 from tabrun.cli.keys import leaves
-from tabrun.runs.build import Build, conf
+from tabrun.runs.build import Build, Config, conf, resolved
+from tabrun.runs.checkpoint_file import is_plain
+
+MOST_YAML = 2**16  # bytes; conf/ makes 4,000 of them
+REFERENCE = re.compile(r"\$\{([\w.]+)\}")  # to another key of the config, by its full name
+PLACE = re.compile(r"dir|folder|path|root|uri|url")  # keys that say where something is written
+LEADS_OUT = re.compile(r"^~|\.\.|:/|::|\$")
 
 
 def check_targets(node: Any, path: object, build: Build) -> None:
@@ -25,18 +35,24 @@ def check_targets(node: Any, path: object, build: Build) -> None:
 
     Ours are what conf/ names, the other classes of the libraries' modules that it names, and our tables and nets.
     """
-    if isinstance(node, dict):
-        if "_target_" in node and not is_ours(node["_target_"], build):
+    for part in parts(node):
+        if isinstance(part, dict) and "_target_" in part and not is_ours(part["_target_"], build):
             raise UserError(
-                f"{path} would call {str(node['_target_'])[:80]!r}, which conf/ does not name: if you trust whoever "
+                f"{path} would call {str(part['_target_'])[:80]!r}, which conf/ does not name: if you trust whoever "
                 "wrote it, say --trust (with train: trust=true)"
             )
-        node = list(node.values())
-    if isinstance(node, list | tuple):
-        for part in node:
-            check_targets(part, path, build)
-    elif isinstance(node, str) and "${" in node:  # such as ${oc.create:...}, which makes a config of a text
-        raise UserError(f"{path} holds {node[:80]!r}, to be interpolated: if you trust whoever wrote it, say --trust")
+        if isinstance(part, str) and "${" in part:  # such as ${oc.create:...}, which makes a config of a text
+            raise UserError(
+                f"{path} holds {part[:80]!r}, to be interpolated: if you trust whoever wrote it, say --trust"
+            )
+
+
+def parts(node: Any) -> Iterator[Any]:
+    """The node itself and, where it is a list or a group of keys, everything within."""
+    yield node
+    if isinstance(node, dict | list | tuple):
+        for part in node.values() if isinstance(node, dict) else node:
+            yield from parts(part)
 
 
 def check_recorded(config: dict[str, Any], path: object, build: Build) -> None:
@@ -45,10 +61,9 @@ def check_recorded(config: dict[str, Any], path: object, build: Build) -> None:
 
     choices: dict[str, str | None] = {"data": None}
     for group in ("data", "model", "optimizer", "scheduler"):
-        own = dict(leaves(OmegaConf.create(config[group]))) if isinstance(config.get(group), dict) else {}
+        own = dict(leaves(config[group])) if isinstance(config.get(group), dict) else {}
         for file in (conf(build) / group).glob("*.yaml"):
-            targets = {key: value for key, value in leaves(OmegaConf.load(file)) if key.endswith("_target_")}  # type: ignore[arg-type]
-            if targets and targets.items() <= own.items():
+            if (named := targets(file)) and named.items() <= own.items():
                 choices[group] = file.stem
     ready = GlobalHydra.instance().is_initialized()
     with nullcontext() if ready else initialize_config_dir(str(conf(build)), version_base="1.3"):
@@ -79,5 +94,60 @@ def is_ours(target: Any, build: Build) -> bool:
 @functools.cache
 def shipped(folder: Path) -> set[str]:
     """Every `_target_` under conf/."""
-    found = (pair for file in folder.rglob("*.yaml") for pair in leaves(OmegaConf.load(file)))  # type: ignore[arg-type]
-    return {str(value) for key, value in found if key.endswith("_target_")}
+    return {name for file in folder.rglob("*.yaml") for name in targets(file).values()}
+
+
+def targets(file: Path) -> dict[str, str]:
+    return {key: value for key, value in leaves(yaml.safe_load(file.read_text())) if key.endswith("_target_")}
+
+
+def started(build: Build, folder: Path, trust: bool) -> Config:
+    """The config that a run was started with, as plain values; UserError, unless `trust`, for what could run code.
+
+    It may refer to plain values of its own alone, so that it is no larger than it looks, and calls no resolver.
+    """
+    file = folder / ".hydra" / "config.yaml"
+    try:
+        with file.open() as opened:
+            text = opened.read(MOST_YAML)
+        fine = len(text) < MOST_YAML and is_plain(yaml.safe_load(text), 10 * len(text))  # aliases may have no end
+        cfg = OmegaConf.create(text) if fine else None
+    except (YAMLError, OmegaConfBaseException, RecursionError):
+        cfg = None
+    if not isinstance(cfg, DictConfig):
+        raise UserError(f"{file} is no config, or more than {MOST_YAML} characters: take it from a copy")
+    cfg.folder = str(folder)
+    if not trust:
+        values: Any = OmegaConf.to_container(cfg)
+        fixed = {key for key, value in leaves(values) if not isinstance(value, dict | list) and "${" not in str(value)}
+        for text in (part for part in parts(values) if isinstance(part, str)):
+            keys = REFERENCE.findall(text)
+            if text.count("${") > len(keys) or not fixed.issuperset(keys):
+                raise UserError(f"{file} holds {text[:80]!r}, to be interpolated: if you trust it, say trust=true")
+        check_targets(OmegaConf.to_container(cfg, resolve=True), file, build)
+    check_recorded(OmegaConf.to_container(cfg, resolve=True), file, build)  # type: ignore[arg-type]
+    return resolved(build, cfg, folder, cfg.test)
+
+
+def recorded(config: Config, folder: Path | str, trust: bool) -> Config:
+    """The config of a run, for the same run in this folder; UserError where it would write elsewhere, untrusted."""
+    old = config["folder"]
+
+    def moved(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: moved(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [moved(value) for value in node]
+        inside = isinstance(node, str) and (node == old or node.startswith(f"{old}/"))
+        return f"{folder}{node[len(old) :]}" if inside else node
+
+    made = moved(config)
+    for key, value in leaves({key: made[key] for key in ("callbacks", "logger", "trainer")}):
+        for text in (part for part in parts(value) if isinstance(part, str) and not trust):
+            inside = Path(text).is_relative_to(Path(folder).absolute())
+            outside = Path(text).is_absolute() or PLACE.search(key.rpartition(".")[2])
+            if LEADS_OUT.search(text) or (outside and not inside):
+                raise UserError(
+                    f"{shown(old)} would write to {key}={text[:80]}, not into its folder: to trust it, say trust=true"
+                )
+    return made

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from tabrun.runs.chunks import Quick, encodes_ahead
+from tabrun.runs.pace import Quick, encodes_ahead
 from tabrun.stack.member import Member, StackedBatches
 from tabrun.stack.stacked import Rates, StackedOptimizer, forward_stacked
 from tabrun.tables.data import TabularData

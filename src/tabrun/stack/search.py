@@ -84,7 +84,7 @@ class Search(Grid):
         options: dict[str, Any] = {str(key): value for key, value in self.sampler.items() if key != "_target_"}
         if options.get("seed") is not None:
             options["seed"] += num_ended
-        with value_of(f"hydra.sweeper.sampler={dict(self.sampler)}"):
+        with value_of(f"hydra.sweeper.sampler={dict(self.sampler)}", self.build.__name__.partition(".")[0]):
             return get_class(self.sampler["_target_"])(**options)
 
 

@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tabrun.cli.errors import Parser, UserError, check_file, in_one_line, one_line_errors, visible
-from tabrun.runs.folder import checkpoint_file, read_metrics, write_json
+from tabrun.cli.errors import Parser, UserError, check_file, checkpoint_file, in_one_line, one_line_errors, visible
+from tabrun.runs.folder import read_metrics, write_json
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tabrun.cli.errors import Parser, UserError, one_line_errors
-from tabrun.runs.folder import checkpoint_file, put, write_json
+from tabrun.cli.errors import Parser, UserError, checkpoint_file, one_line_errors
+from tabrun.runs.folder import put, write_json
 
 if TYPE_CHECKING:
     from tabrun.runs.build import Build

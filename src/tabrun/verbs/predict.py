@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tabrun.cli.errors import Parser, UserError, check_file, in_one_line, one_line_errors
-from tabrun.runs.folder import checkpoint_file, put
+from tabrun.cli.errors import Parser, UserError, check_file, checkpoint_file, in_one_line, one_line_errors
+from tabrun.runs.folder import put
 
 if TYPE_CHECKING:
     import polars as pl
