@@ -175,6 +175,12 @@ def test_checkpoints_of_other_content(name: str, forged: Callable[..., Path]) ->
         load(forged(change)).schema.kinds  # noqa: B018
 
 
+def test_a_checkpoint_of_another_format_is_told(forged: Callable[..., Path]) -> None:
+    for change, found in ((lambda content: content.update(format=3), 3), (lambda content: content.pop("format"), 1)):
+        with pytest.raises(ValueError, match=f"has format {found}, and this version reads 2"):
+            load(forged(change))
+
+
 def test_a_class_with_a_name_of_a_megabyte(forged: Callable[..., Path], finished: Path) -> None:
     long = "x" * 2**20
     rows = open_run(finished).data().rows

@@ -21,6 +21,7 @@ from tabrun.tables.schema import Schema
 from tabrun.tables.values import columns_of
 
 NAME = str | int | None  # of a column
+FORMAT = 2  # of what a checkpoint holds; the first edition's had none
 KINDS: dict[str, Any] = {
     **{f"config.{key}": str for key in ("folder", "head", "monitor", "mode", "data.path", "trainer.precision")},
     **{f"config.{key}": dict[str, Any] for key in ("model", "metrics", "callbacks", "logger", "data.read")},
@@ -56,15 +57,20 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         raise UserError(f"{file} is not a whole checkpoint ({type(error).__name__}): take it from a copy") from error
     try:
         check_content(content, file.stat().st_size)
-        return content | {"schema": Schema.from_plain(content["schema"])}
+        schema = Schema.from_plain(content["schema"])
     except UserError as error:
         raise UserError(f"{file} is not a checkpoint of this project: {error}") from None
+    if (found := content.get("format", 1)) != FORMAT:
+        raise UserError(
+            f"{file} has format {str(found)[:20]}, and this version reads {FORMAT}: use the one that wrote it"
+        )
+    return content | {"schema": schema}
 
 
 def write_checkpoint(content: dict[str, Any], file: Path) -> None:
     """Writes it whole or not at all; through memory, as torch hides what a disk says."""
     memory = io.BytesIO()
-    torch.save(content, memory)
+    torch.save(content | {"format": FORMAT}, memory)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, memory.getbuffer())
 
