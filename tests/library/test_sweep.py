@@ -159,11 +159,20 @@ def test_in_float32_the_metrics_agree(tmp_path: Path) -> None:
         assert member.metrics == pytest.approx(metrics, abs=1e-3)
 
 
-def test_a_net_of_other_layers_goes_through_vmap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class Doubled(torch.nn.Linear):
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(rows, 2 * self.weight, self.bias)
+
+
+@pytest.mark.parametrize("between", [[], [Doubled(8, 8)]])  # layers that are known, and one that looks as if it were
+def test_a_net_of_other_layers(
+    between: list[torch.nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def normed(in_features: int, out_features: int) -> torch.nn.Module:
         layers = (
             torch.nn.Linear(in_features, 8),
             torch.nn.LayerNorm(8),
+            *between,
             torch.nn.Tanh(),
             torch.nn.Linear(8, out_features),
         )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -19,7 +20,7 @@ def forward_stacked(net: Any, names: Sequence[str]) -> Callable[[Sequence[Tensor
     few classes: twice as fast. None: a net that learns to encode, or with layers that are not known here.
     """
     layers = dict(net.body.named_children()) if isinstance(net.body, nn.Sequential) else {"": net.body}
-    known = all(isinstance(layer, nn.Linear) or elementwise(layer) for layer in layers.values())
+    known = all(type(layer) in (nn.Linear, nn.LayerNorm) or elementwise(layer) for layer in layers.values())
     if not known or any(not name.startswith("body.") for name in names):
         return None
     places = {name: i for i, name in enumerate(names)}
@@ -31,7 +32,11 @@ def forward_stacked(net: Any, names: Sequence[str]) -> Callable[[Sequence[Tensor
 
     def forward(values: Sequence[Tensor], rows: Tensor) -> Tensor:
         for layer, i, j in plan:
-            if i is None:
+            if isinstance(layer, nn.LayerNorm):
+                rows = F.layer_norm(rows.transpose(1, 2), layer.normalized_shape, eps=layer.eps).transpose(1, 2)
+                rows = rows if i is None else rows * values[i].unsqueeze(-1)
+                rows = rows if j is None else rows + values[j].unsqueeze(-1)
+            elif i is None:
                 rows = layer(rows)
             else:
                 rows = values[i] @ rows if j is None else torch.baddbmm(values[j].unsqueeze(-1), values[i], rows)
