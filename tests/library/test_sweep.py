@@ -164,15 +164,13 @@ class Doubled(torch.nn.Linear):
         return torch.nn.functional.linear(rows, 2 * self.weight, self.bias)
 
 
-@pytest.mark.parametrize("between", [[], [Doubled(8, 8)]])  # layers that are known, and one that looks as if it were
-def test_a_net_of_other_layers(
-    between: list[torch.nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("doubled", [0, 1])  # layers that are known, and one that looks as if it were
+def test_a_net_of_other_layers(doubled: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def normed(in_features: int, out_features: int) -> torch.nn.Module:
         layers = (
             torch.nn.Linear(in_features, 8),
             torch.nn.LayerNorm(8),
-            *between,
+            *(Doubled(8, 8) for _ in range(doubled)),
             torch.nn.Tanh(),
             torch.nn.Linear(8, out_features),
         )
