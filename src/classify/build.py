@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
     from torch import nn
 
-    from classify.classifier import Classifier
-    from classify.measures import Measures
+    from classify.classifier import Classifier, Measures
     from tabrun.tables.schema import Schema
 
 Config = dict[str, Any]  # the composed config, resolved, as plain values
@@ -71,7 +70,7 @@ def data(config: Config) -> Any:
 
 def measures(config: Config, schema: Schema) -> Measures:
     """The loss and metrics of a run, on rows that it does not learn from."""
-    from classify.measures import Measures
+    from classify.classifier import Measures
 
     nodes = {name: node for name, node in config["metrics"].items() if node}
     metrics = {name: made(f"metrics.{name}", node, num_classes=schema.num_classes) for name, node in nodes.items()}

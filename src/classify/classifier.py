@@ -1,5 +1,6 @@
 """Classifier: the LightningModule that trains a net; the Trainer does backward and the optimizer's steps."""
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,11 +8,12 @@ from typing import Any
 
 import lightning
 import torch
+import torch.nn.functional as F
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torchmetrics import MeanMetric, Metric, MetricCollection
 
-from classify.measures import Measures
 from tabrun.cli.errors import UserError
 from tabrun.runs.checkpoints import diverged
 from tabrun.runs.pace import Quick, encodes_ahead
@@ -19,16 +21,39 @@ from tabrun.runs.pace import Quick, encodes_ahead
 
 @dataclass(frozen=True)
 class Schedule:
-    """A learning-rate scheduler: `make(optimizer)`, stepped each `interval` ("step" or "epoch").
-
-    total: the argument of `make` that is given the run's number of optimizer steps, if it needs one.
-    monitor: the metric that it watches, if it watches one.
-    """
+    """A learning-rate scheduler, made by `make(optimizer)`."""
 
     make: Callable[..., Any]
-    interval: str
-    total: str | None = None
-    monitor: str | None = None
+    interval: str  # after which it is stepped: step or epoch
+    total: str | None = None  # the argument of `make` that is given the run's number of optimizer steps
+    monitor: str | None = None  # the metric that it watches
+
+
+class Measures(nn.Module):
+    """The validation loss and the metrics, over all batches since the last `compute`.
+
+    loss is the mean cross-entropy without class weights or label smoothing, so that runs which differ in these can be
+    compared by it. Metrics take probabilities (rows, classes) and class indices (rows,).
+    """
+
+    def __init__(self, metrics: dict[str, Metric]) -> None:
+        super().__init__()
+        self.loss = MeanMetric(nan_strategy=math.nan)  # or NaN would be left out of the mean
+        self.metrics = MetricCollection(dict(metrics))
+
+    def update(self, scores: Tensor, labels: Tensor) -> None:
+        by_class = scores.T.contiguous()  # softmax along the rows is several times as fast as along a few classes
+        self.loss.update(
+            F.cross_entropy(by_class[None], labels[None] if labels.dim() == 1 else labels.T[None]), len(labels)
+        )
+        probabilities = by_class.softmax(0).T.contiguous()
+        self.metrics.update(probabilities, labels if labels.dim() == 1 else labels.argmax(-1))
+
+    def compute(self, prefix: str) -> dict[str, Tensor]:
+        values = {"loss": self.loss.compute(), **self.metrics.compute()}
+        self.loss.reset()
+        self.metrics.reset()
+        return {f"{prefix}/{name}": value for name, value in values.items()}
 
 
 class Classifier(lightning.LightningModule):
@@ -58,20 +83,17 @@ class Classifier(lightning.LightningModule):
 
     def training_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> Tensor:
         rows, labels = batch
-        return self.counted(self.batch_loss(rows, labels), len(labels))
+        loss = self.batch_loss(rows, labels)
+        if isinstance(self.train_loss, Tensor):
+            self.train_loss.add_(loss.detach(), alpha=len(labels))
+        else:
+            self.train_loss = loss.detach() * len(labels)
+        self.train_rows += len(labels)
+        return loss
 
     def batch_loss(self, rows: Any, labels: Tensor) -> Tensor:
         """What backward starts from; compiled as a whole where speed.compile says so."""
         return self.loss(self(rows), labels)
-
-    def counted(self, loss: Tensor, num_rows: int) -> Tensor:
-        """The loss, once it is in the epoch's mean."""
-        if isinstance(self.train_loss, Tensor):
-            self.train_loss.add_(loss.detach(), alpha=num_rows)
-        else:
-            self.train_loss = loss.detach() * num_rows
-        self.train_rows += num_rows
-        return loss
 
     def validation_step(self, batch: tuple[Any, Tensor], batch_idx: int) -> None:
         rows, labels = batch
@@ -114,7 +136,7 @@ class Classifier(lightning.LightningModule):
 
     @property
     def num_steps(self) -> int:
-        """Of the optimizer in the whole run."""
+        """The optimizer's steps in the whole run."""
         return int(self.trainer.estimated_stepping_batches)
 
     def configure_optimizers(self) -> Any:

@@ -104,7 +104,7 @@ class Quick(lightning.LightningModule):
 
     @property
     def num_steps(self) -> int:
-        """Of the optimizer in the whole run."""
+        """The optimizer's steps in the whole run."""
         self.trainer.fit_loop.setup_data()
         batches: Any = self.trainer.train_dataloader
         return math.ceil(batches.num_rows / self.batch_size) * int(self.trainer.max_epochs or 1)

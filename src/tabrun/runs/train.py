@@ -107,9 +107,14 @@ def finish(trainer: Any, classifier: Any, data: Any, config: Config, identity: d
         measure(classifier, ckpt_path=best, weights_only=True, verbose=False, datamodule=data)
         metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
     if trainer.is_global_zero:
-        write_json(folder / "run.json", identity | seen)
-        write_json(folder / "metrics.json", metrics)
+        write_results(folder, identity | seen, metrics)
     return metrics
+
+
+def write_results(folder: Path, record: dict[str, Any], metrics: dict[str, float]) -> None:
+    """Writes run.json and then metrics.json, by which a run has finished."""
+    write_json(folder / "run.json", record)
+    write_json(folder / "metrics.json", metrics)
 
 
 def chance(loss: nn.Module, schema: Schema) -> float:

@@ -15,8 +15,8 @@ from tabrun.cli.errors import UserError
 from tabrun.runs.checkpoint_file import write_checkpoint
 from tabrun.runs.checkpoints import Checkpoints, diverged
 from tabrun.runs.csv_log import CsvLog
-from tabrun.runs.folder import lock, unlock, write_json
-from tabrun.runs.train import chance
+from tabrun.runs.folder import lock, unlock
+from tabrun.runs.train import chance, write_results
 from tabrun.tables.data import Batches, TabularData
 
 
@@ -89,10 +89,9 @@ def write(member: Member, identity: dict[str, Any]) -> None:
         content |= {"config": member.config, "schema": schema.plain(), "record": identity, "log": position}
         write_checkpoint(content, folder / "checkpoints" / f"{name}.ckpt")
     if member.error is None:
-        seen = {"epochs": member.epochs, "steps": member.steps, "train/loss": member.log[-1]["train/loss"]}
-        seen["chance"] = chance(member.classifier.loss, schema)
-        write_json(folder / "run.json", identity | seen)
-        write_json(folder / "metrics.json", member.metrics)
+        loss, least = member.log[-1]["train/loss"], chance(member.classifier.loss, schema)
+        seen = {"epochs": member.epochs, "steps": member.steps, "train/loss": loss, "chance": least}
+        write_results(folder, identity | seen, member.metrics)
     unlock(folder)
 
 
