@@ -121,7 +121,8 @@ class Classifier(lightning.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Here and not by the Trainer, which would do it after the epoch's checkpoint is written."""
         if self.schedule and self.schedule.monitor:
-            self.scheduler.step(self.trainer.callback_metrics[self.schedule.monitor])
+            watched = self.trainer.callback_metrics[self.schedule.monitor]
+            self.lr_schedulers().step(watched)  # type: ignore[union-attr, arg-type]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["train_sums"] = {"loss": torch.as_tensor(self.train_loss), "rows": self.train_rows}
@@ -154,10 +155,6 @@ class Classifier(lightning.LightningModule):
             },
         }
 
-    @property
-    def scheduler(self) -> Any:
-        return self.trainer.lr_scheduler_configs[0].scheduler
-
 
 class QuickClassifier(Quick, Classifier):  # type: ignore[misc]  # training_step gives no loss: backward is done
     encoded = False  # whether `forward` is given rows that have been through the net's first layer
@@ -180,12 +177,12 @@ class QuickClassifier(Quick, Classifier):  # type: ignore[misc]  # training_step
 
     def mini_batch_ended(self) -> None:
         if self.schedule and self.schedule.interval == "step":
-            self.scheduler.step()
+            self.lr_schedulers().step()  # type: ignore[union-attr]
 
     def on_train_epoch_end(self) -> None:
         super().on_train_epoch_end()
         if self.schedule and self.schedule.interval == "epoch" and not self.schedule.monitor:
-            self.scheduler.step()
+            self.lr_schedulers().step()  # type: ignore[union-attr]
 
     def note(self, values: dict[str, Tensor], in_log: bool = True) -> None:
         self.log_dict(values, logger=False)
