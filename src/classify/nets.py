@@ -80,10 +80,9 @@ class Encode(nn.Module):
 
 def activation_layer(name: str) -> nn.Module:
     """The torch.nn activation called `name`, such as ReLU, Tanh or Sigmoid."""
-    layer = getattr(nn.modules.activation, name, None)
     try:
-        return layer()  # type: ignore[misc]
-    except TypeError:  # no such name, or one that needs arguments
+        return getattr(nn, name if name in nn.modules.activation.__all__ else "")()
+    except (AttributeError, TypeError):  # no such name, or one that needs arguments
         raise UserError(f"model.activation={name} is no activation: say ReLU, GELU, SiLU, Tanh, Sigmoid, ...") from None
 
 

@@ -160,6 +160,7 @@ LATE = {
     "train data=iris head=sigmoid": r"head=sigmoid is for 2 classes, the data has 3",
     "train model.hidden=[1000000,1000000]": r"model: 1,000,0\d\d,\d{3},\d{3} weights are too many: there is room for",
     "train model.activation=Rello": r"model.activation=Rello is no activation: say ReLU",
+    "train model.activation=Tensor": r"model.activation=Tensor is no activation",
     "train +model.width=1": r"model: mlp got an unexpected keyword argument 'width'",
     "train +optimizer.speed=1": r"optimizer: SGD.* got an unexpected keyword argument 'speed'",
     f"train optimizer._target_=torch.optim.LBFGS {BARE}": r"optimizer: LBFGS.step.. missing .*'closure'",

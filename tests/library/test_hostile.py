@@ -101,7 +101,8 @@ def test_nor_by_a_run_that_goes_on_or_is_repeated(forged: Callable[..., Path], t
         with pytest.raises(ValueError, match=r"would call 'os.mkdir'.*trust=true"):
             continued(configure(run), [], False)
         assert continued(configure(run), [], True)[0]["callbacks"]["early_stopping"] == call
-        (run / "checkpoints" / "last.ckpt").unlink(missing_ok=True)
+        for name in ("last", "previous"):
+            (run / "checkpoints" / f"{name}.ckpt").unlink(missing_ok=True)
         (run / ".hydra" / "config.yaml").write_text(json.dumps(open_run(run).config))
     with pytest.raises(ValueError, match="would call"):
         open_run(run).trusted(*open_run(run).config)  # as rerun= asks
@@ -173,6 +174,12 @@ def test_checkpoints_of_other_content(name: str, forged: Callable[..., Path]) ->
     change, text = STRANGE[name]
     with pytest.raises(ValueError, match=text):
         load(forged(change)).schema.kinds  # noqa: B018
+
+
+def test_nothing_in_a_checkpoint_is_interpolated_where_it_is_not_used(forged: Callable[..., Path]) -> None:
+    run = forged(lambda content: content["config"]["loss"].update(label_smoothing="${oc.env:HOME}"))
+    with pytest.raises(ValueError, match=r"holds .* to be interpolated"):
+        open_run(run).trusted("data")
 
 
 def test_a_checkpoint_of_another_format_is_told(forged: Callable[..., Path]) -> None:

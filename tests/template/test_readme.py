@@ -45,7 +45,9 @@ SHORT = {  # commands that the text names: what makes each short
     ),
 }
 ELSEWHERE = {  # where the others run
-    **dict.fromkeys(("make test", 'make test ARGS="-m slow"', "make lint", "make install", "make"), "the project's own check; below"),
+    **dict.fromkeys(
+        ("make test", 'make test ARGS="-m slow"', "make lint", "make install", "make"), "the project's own check; below"
+    ),
     **dict.fromkeys(("make train", "python -m classify.evaluate RUN"), "in a block"),
     **{"make rename NAME=churn": "test_rename.py", "make bench": "steps, here"},
     "make kill-test": "test_resume.py, with fewer runs",

@@ -74,20 +74,10 @@ def run_job(build: Build, cfg: DictConfig) -> float:
         if (folder / "metrics.json").exists():
             return read_metrics(folder, cfg.monitor)[cfg.monitor]
         lock(folder)  # by the process that writes it, which may be joblib's
-    config, start = config_of(build, cfg, settings)
-    # trainer=ddp starts its other processes with this command line: this one job, in this folder
-    sys.argv[1:] = [
-        *(word for word in settings.overrides.task if not word.startswith("resume=")),
-        *([f"resume='{config['folder']}'"] if cfg.resume else []),
-        f"folder='{config['folder']}'",
-        f"test={config['test']}",
-        "hydra.mode=RUN",
-    ]
-    with read_write(settings):  # type: ignore[arg-type]
-        settings.run.dir = config["folder"]
     environment = dict(os.environ)
-    os.environ["FIRST_PROCESS"] = str(os.getpid())
     try:
+        config, start = config_of(build, cfg, settings)
+        share_command(config, cfg, settings)
         metrics = train(build, config, start)
     finally:
         os.environ.clear()  # trainer=ddp leaves its ranks there, and the next job of a sweep would take itself for one
@@ -99,6 +89,22 @@ def run_job(build: Build, cfg: DictConfig) -> float:
         if cfg.rerun:
             log.info(compared(Path(cfg.rerun), Path(config["folder"]), build))
     return metrics[config["monitor"]]
+
+
+def share_command(config: dict[str, Any], cfg: DictConfig, settings: Any) -> None:
+    """Has the processes that trainer=ddp starts with this command line join this one job, in this folder."""
+    quoted = "'" + config["folder"].replace("'", "\\'") + "'"
+    sys.argv[1:] = [
+        *(word for word in settings.overrides.task if not word.startswith("resume=")),
+        *(word for word in settings.overrides.hydra if word.startswith("hydra.searchpath=")),
+        *([f"resume={quoted}"] if cfg.resume else []),
+        f"folder={quoted}",
+        f"test={config['test']}",
+        "hydra.mode=RUN",
+    ]
+    with read_write(settings):
+        settings.run.dir = config["folder"]
+    os.environ["FIRST_PROCESS"] = str(os.getpid())
 
 
 def config_of(build: Build, cfg: DictConfig, settings: Any) -> tuple[dict[str, Any], dict[str, Any] | None]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tabrun.cli.errors import UserError
-from tabrun.runs.folder import part_of, whole, write_whole
+from tabrun.runs.folder import check_owner, part_of, whole, write_whole
 from tabrun.tables.plain import fits
 from tabrun.tables.schema import Schema
 from tabrun.tables.values import columns_of
@@ -79,6 +79,7 @@ def alias(file: Path, path: Path) -> None:
     """Gives a file a second name, in the place of what had that name, or copies it where the disk has no hard links."""
     part = part_of(path)
     try:
+        check_owner(path)
         os.link(file, part)
         os.replace(part, path)
     except OSError:

@@ -80,7 +80,7 @@ class Checkpoints(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         metrics = trainer.callback_metrics
         self.train_loss = metrics["train/loss"].item() if "train/loss" in metrics else math.nan
-        self.save(trainer, self.improved(metrics[self.monitor].item()))
+        self.save(trainer, self.monitor in metrics and self.improved(metrics[self.monitor].item()))
         self.stop_if(trainer.strategy.reduce_boolean_decision(bool(self.asked), all=False) and (self.asked or 15))
 
     def save(self, trainer: Trainer, improved: bool) -> None:

@@ -68,7 +68,7 @@ class CsvLog(Logger):
 
     def go_on(self, size: int, columns: list[str]) -> None:
         """Drops what was written after `position` gave these."""
-        self.columns = columns
+        self.columns = columns if self.file.exists() else []
         if not size:
             self.file.unlink(missing_ok=True)
         elif self.file.exists():

@@ -87,8 +87,9 @@ def release(folder: Path) -> None:
     claimed = made.pop(folder.resolve(), None)
     if claimed is None or (folder / "checkpoints").exists() or any(folder.glob("[0-9]*")):
         return
-    remove(folder, ".hydra", "log", "tensorboard", "train.log", "multirun.yaml", "sweep.json", "optuna.db", LOCK)
+    remove(folder, ".hydra", "log", "tensorboard", "train.log", "multirun.yaml", "sweep.json", "optuna.db")
     unlock(folder)
+    remove(folder, LOCK)
     for path in claimed:
         if path.exists() and not any(path.iterdir()):
             path.rmdir()
@@ -116,7 +117,7 @@ def read_json(path: Path, kind: Any) -> Any:
         if fits(content, kind):
             return content
         raise UserError(f"it holds no {kind}")
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not whole JSON ({error}): train again, or take it from a copy") from None
 
 
@@ -158,12 +159,17 @@ def part_of(path: Path) -> Path:
 def put(part: Path, path: Path) -> None:
     """Gives a written file its name, once it is on the disk; UserError when the folder is no longer this process's."""
     sync(part)
+    check_owner(path)
+    os.replace(part, path)
+    sync(path.parent)
+
+
+def check_owner(path: Path) -> None:
+    """Raises UserError where a folder that this process had locked, and that the file lies in, is no longer its own."""
     place = path.parent.resolve()
     for folder in (place, *place.parents):
         if folder in held and not ((folder / LOCK).exists() and os.stat(folder / LOCK).st_ino == held[folder][1]):
             raise UserError(f"folder={folder} was taken away while it was written")
-    os.replace(part, path)
-    sync(path.parent)
 
 
 def sync(path: Path) -> None:

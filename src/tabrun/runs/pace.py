@@ -64,6 +64,8 @@ def free_memory(accelerator: str) -> int:
     if accelerator != "cpu" and torch.cuda.is_available():
         return torch.cuda.mem_get_info()[0]
     meminfo, container = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+    if not hasattr(os, "sysconf"):  # Windows: what most machines have free
+        return 2**32
     if not meminfo.exists():  # not Linux: half of what is built in
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     free = int(meminfo.read_text().split("MemAvailable:")[1].split()[0]) * 1024

@@ -115,7 +115,7 @@ def continued(build: Build, config: Config, keys: Iterable[str], trust: bool) ->
     else:
         own = recorded(started(build, folder, trust), folder, trust)
     for key in keys:
-        if key == "trainer.max_epochs" and start and own["scheduler"] and own["scheduler"].get("total"):
+        if key == "trainer.max_epochs" and start and (own.get("scheduler") or {}).get("total"):
             made_for = own["trainer"]["max_epochs"]
             raise UserError(f"{key}: the schedule of {shown(folder)} was made for {made_for} epochs")
         path = key.split(".")
@@ -138,7 +138,7 @@ def last_content(folder: Path) -> dict[str, Any] | None:
     from tabrun.runs.checkpoint_file import alias, read_checkpoint
 
     last, previous = (folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous"))
-    if not last.exists():
+    if not (last.exists() or previous.exists()):
         return None
     try:
         return read_checkpoint(last)

@@ -77,9 +77,14 @@ class Run:
 
     def trusted(self, *keys: str) -> Config:
         """The config; UserError when something at these keys may not be called."""
-        from tabrun.runs.trust import check_recorded, check_targets  # only here, as they read conf/ with OmegaConf
+        from tabrun.runs.trust import (  # only here, as they read conf/ with OmegaConf
+            check_plain,
+            check_recorded,
+            check_targets,
+        )
 
         if not self.trust:
+            check_plain(self.config, self.path)
             check_targets([self.config[key] for key in keys], self.path, self.build)
             check_recorded(self.config, self.path, self.build)
         self.classifier()  # made before anything is written

@@ -35,13 +35,19 @@ def check_targets(node: Any, path: object, build: Build) -> None:
 
     Ours are what conf/ names, the other classes of the libraries' modules that it names, and our tables and nets.
     """
+    check_plain(node, path)
     for part in parts(node):
         if isinstance(part, dict) and "_target_" in part and not is_ours(part["_target_"], build):
             raise UserError(
                 f"{path} would call {str(part['_target_'])[:80]!r}, which conf/ does not name: if you trust whoever "
                 "wrote it, say --trust (with train: trust=true)"
             )
-        if isinstance(part, str) and "${" in part:  # such as ${oc.create:...}, which makes a config of a text
+
+
+def check_plain(node: Any, path: object) -> None:
+    """Raises UserError for a text that would be interpolated, such as ${oc.create:...}, which makes a config of it."""
+    for part in parts(node):
+        if isinstance(part, str) and "${" in part:
             raise UserError(
                 f"{path} holds {part[:80]!r}, to be interpolated: if you trust whoever wrote it, say --trust"
             )
@@ -69,7 +75,7 @@ def check_recorded(config: dict[str, Any], path: object, build: Build) -> None:
     with nullcontext() if ready else initialize_config_dir(str(conf(build)), version_base="1.3"):
         try:
             check_values(OmegaConf.create(config | {"init_from": None, "rerun": None}), choices, build)
-        except (UserError, OmegaConfBaseException) as error:
+        except (UserError, OmegaConfBaseException, RecursionError) as error:
             raise UserError(f"{path}: {error}") from None
 
 
@@ -112,7 +118,7 @@ def started(build: Build, folder: Path, trust: bool) -> Config:
             text = opened.read(MOST_YAML)
         fine = len(text) < MOST_YAML and is_plain(yaml.safe_load(text), 10 * len(text))  # aliases may have no end
         cfg = OmegaConf.create(text) if fine else None
-    except (YAMLError, OmegaConfBaseException, RecursionError):
+    except (YAMLError, OmegaConfBaseException, RecursionError, UnicodeDecodeError):
         cfg = None
     if not isinstance(cfg, DictConfig):
         raise UserError(f"{file} is no config, or more than {MOST_YAML} characters: take it from a copy")

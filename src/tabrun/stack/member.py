@@ -15,7 +15,7 @@ from tabrun.cli.errors import UserError
 from tabrun.runs.checkpoint_file import write_checkpoint
 from tabrun.runs.checkpoints import Checkpoints, diverged
 from tabrun.runs.csv_log import CsvLog
-from tabrun.runs.folder import lock, unlock
+from tabrun.runs.folder import lock
 from tabrun.runs.train import chance, write_results
 from tabrun.tables.data import Batches, TabularData
 
@@ -92,7 +92,6 @@ def write(member: Member, identity: dict[str, Any]) -> None:
         loss, least = member.log[-1]["train/loss"], chance(member.classifier.loss, schema)
         seen = {"epochs": member.epochs, "steps": member.steps, "train/loss": loss, "chance": least}
         write_results(folder, identity | seen, member.metrics)
-    unlock(folder)
 
 
 class StackedBatches:

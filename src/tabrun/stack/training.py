@@ -13,6 +13,7 @@ import lightning
 
 from tabrun.cli.errors import UserError
 from tabrun.runs.build import Build, quieten, set_up
+from tabrun.runs.folder import unlock
 from tabrun.runs.pace import free_memory, set_threads
 from tabrun.runs.run import record
 from tabrun.runs.train import interrupts
@@ -61,8 +62,14 @@ def train_group(build: Build, group: list[Member]) -> None:
         build.trainer(config, callbacks=[], loggers=[], enable_checkpointing=False).fit(population)
     identity = record(group[0].table, str(population.device.type))
     for member in group:
-        if not (Path(member.config["folder"]) / "metrics.json").exists():
-            write(member, identity)
+        folder = Path(member.config["folder"])
+        if not (folder / "metrics.json").exists():
+            try:
+                write(member, identity)
+            except (OSError, UserError) as error:  # of a full disk, or a folder that another process has
+                member.error = error
+            finally:
+                unlock(folder)
 
 
 def parts(group: list[Member]) -> Iterator[list[Member]]:
