@@ -48,7 +48,7 @@ def patterns(old: str) -> dict[str, list[str]]:
     return {
         ".yaml": [rf"(?<=_target_: ){old}(?=\.)", rf"(?<=\(\): ){old}(?=\.)", rf"(?<=python -m ){old}(?=\.)"],
         ".toml": [rf'(?<=^name = "){old}(?=")', rf'(?<="){old}(?=\[|"\]|", "tabrun"|/conf")', folder, module],
-        ".md": [module, imported, folder, rf"(?<=^# ){old}$"],
+        ".md": [module, imported, folder, rf"(?<=^# ){old}$", rf"(?<=_target_: ){old}(?=\.)"],
         "": [module, imported, folder],
     }
 

@@ -105,9 +105,12 @@ def test_a_member_that_stopped_early_has_stopped_and_one_that_diverged_keeps_its
     assert not (tmp_path / "2" / "metrics.json").exists()
 
 
-def test_a_net_with_buffers_is_told_to_train_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("layer", [lambda width: torch.nn.BatchNorm1d(width), lambda _: torch.nn.Dropout(0.5)])
+def test_a_net_with_buffers_or_dropout_is_told_to_train_alone(
+    layer: Callable[[int], torch.nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def normed(in_features: int, out_features: int) -> torch.nn.Module:
-        return torch.nn.Sequential(torch.nn.BatchNorm1d(in_features), torch.nn.Linear(in_features, out_features))
+        return torch.nn.Sequential(layer(in_features), torch.nn.Linear(in_features, out_features))
 
     normed.__module__ = nets.__name__
     monkeypatch.setattr(nets, "normed", normed, raising=False)

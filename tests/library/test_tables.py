@@ -27,7 +27,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-import classify
+import classify as template
 from classify import build, load
 from tabrun.runs.run import Run
 from tabrun.tables import csv_file
@@ -542,7 +542,7 @@ def test_frames_of_pandas_and_polars(run: Run) -> None:
         classifier.predict(churn().rename({"plan": "plans"}))
     with pytest.raises(ValueError, match=r"row 1: its scores, divided by the temperature 1e-320, are beyond float32"):
         classifier.predict_proba(churn(), temperature=1e-320)
-    assert "load" in dir(classify)
+    assert "load" in dir(template)
     with pytest.raises(ValueError, match=r"rows are \(2, 4\).* and codes"):
         classifier.predict_proba(np.zeros((2, 4)))
 

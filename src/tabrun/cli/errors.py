@@ -116,7 +116,7 @@ def value_of(key: str, package: str) -> Iterator[None]:
         frames = [frame for frame, _ in traceback.walk_tb(reason.__traceback__)]
         called = frames[2:] if reason is error else frames  # beyond this function and the one that uses it
         names = {frame.f_globals["__name__"].partition(".")[0] for frame in called}
-        if names & {package, "tabrun"} or isinstance(reason, UserError):
+        if names & {package, "tabrun"} or isinstance(reason, UserError | SyntaxError):
             raise reason from reason.__cause__
         raise UserError(f"{key}: {str(reason) or type(reason).__name__}") from error
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+from torch import nn
 
 from tabrun.cli.errors import UserError
 from tabrun.runs.build import Build, quieten, set_up
@@ -23,6 +24,8 @@ from tabrun.stack.population import Population
 from tabrun.tables.data import EVALUATION_BATCH, TabularData
 
 log = logging.getLogger(__name__)
+
+RANDOM = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.RReLU)
 
 
 def train_population(build: Build, configs: list[dict[str, Any]]) -> list[Member]:
@@ -39,8 +42,7 @@ def train_population(build: Build, configs: list[dict[str, Any]]) -> list[Member
             lightning.seed_everything(config["seed"], verbose=False)  # the weights that the run alone would start from
             measures = measures or build.measures(config, schema)
             member.classifier = build.classifier(config, schema, measures)
-            if names := [name for name, _ in member.classifier.net.body.named_buffers()]:
-                raise UserError(f"a net with buffers ({names[0]}) does not train in a stack: say hydra/launcher=basic")
+            check_stackable(member.classifier, config["sweep"]["stack_dropout"])
         except Exception as error:  # this one's alone
             member.error = error
             continue
@@ -53,6 +55,18 @@ def train_population(build: Build, configs: list[dict[str, Any]]) -> list[Member
             for member in group:
                 member.error = error
     return members
+
+
+def check_stackable(classifier: Any, stack_dropout: bool) -> None:
+    """Raises UserError for what a stack would not train as the run alone does, and the config does not show."""
+    alone = "does not train in a stack: say hydra/launcher=basic"
+    if names := [name for name, _ in classifier.net.body.named_buffers()]:
+        raise UserError(f"a net with buffers ({names[0]}) {alone}")
+    for layer in () if stack_dropout else classifier.net.body.modules():
+        if isinstance(layer, RANDOM):
+            raise UserError(f"a net with {type(layer).__name__} {alone}, or sweep.stack_dropout=true")
+    if not isinstance(classifier.loss, nn.CrossEntropyLoss):
+        raise UserError(f"a loss such as {type(classifier.loss).__name__} {alone}")
 
 
 def train_group(build: Build, group: list[Member]) -> None:
