@@ -18,6 +18,7 @@ from conftest import configure, run_command
 from handed import open_run, train
 
 from classify import load
+from tabrun.runs.train import mendable
 from tabrun.verbs import evaluate
 
 
@@ -141,3 +142,12 @@ def test_ddp_goes_on_after_a_job_that_diverges_writes_one_folder_and_ends_with_i
     assert (tmp_path / "ddp" / "1" / "metrics.json").exists()
     assert ranks(tmp_path) == []
     assert os.listdir(tmp_path) == ["ddp"]
+
+
+def test_memory_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError) as refused:
+        torch.empty(2**60)
+    words = mendable(refused.value, configure(tmp_path))
+    assert words is not None
+    assert words.startswith("out of memory: lower data.batch_size or model.hidden")
+    assert mendable(RuntimeError("shapes do not fit"), configure(tmp_path)) is None

@@ -24,6 +24,7 @@ from tabrun.tables.schema import Schema
 
 log = logging.getLogger(__name__)
 
+NO_MEMORY = "can't allocate memory"  # of a RuntimeError, as torch has no type for it on the CPU
 DIVERGED = "the training loss ends at %.4g, above %.4g of the class shares: train longer, or lower optimizer.lr"
 
 
@@ -58,12 +59,10 @@ def train(build: Build, config: Config, start: dict[str, Any] | None = None) -> 
         with interrupts(folder):
             trainer.fit(classifier, data, ckpt_path=last if start else None, weights_only=True)
             return finish(trainer, classifier, data, config, identity)
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise UserError(f"out of memory: lower data.batch_size or model.hidden: {error}") from error
     except Exception as error:
-        if config["speed"]["compile"] and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-            raise UserError(f"speed.compile: {str(error).partition(chr(10) * 2)[0]}") from error
-        raise
+        if (words := mendable(error, config)) is None:
+            raise
+        raise UserError(words) from error
     finally:
         end_others(trainer.strategy.launcher)
 
@@ -83,6 +82,15 @@ def take_weights(net: nn.Module, run: Run) -> str:
     net.load_state_dict(fitting, strict=False)
     rest = f"; not taken: {'; '.join(left)}" if left else ", which are all"
     return f"weights from {shown(run.path)}: {', '.join(fitting)}{rest}"
+
+
+def mendable(error: Exception, config: Config) -> str | None:
+    """What a person can do about an error of torch: memory that is not there, or a step that is not compiled."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_MEMORY in str(error):
+        return f"out of memory: lower data.batch_size or model.hidden: {error}"
+    if config["speed"]["compile"] and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        return f"speed.compile: {str(error).partition(chr(10) * 2)[0]}"
+    return None
 
 
 def end_others(launcher: Any) -> None:
