@@ -111,12 +111,14 @@ class Work:
     def fit(self, config: dict[str, Any], data: Any, times: int = 1) -> float:
         """The seconds of the last of so many fits of one classifier."""
         from classify import build
-        from tabrun.runs.build import trainer_of
+        from tabrun.runs.build import in_chunks, trainer_of
 
         classifier = build.classifier(config, data.schema)
         saved = {"config": config, "schema": data.schema.plain(), "record": {}}
-        for _ in range(times):
+        for time in range(times):
             trainer = trainer_of(build, config, saved)
+            if not time:
+                in_chunks(classifier, data, trainer, config["speed"])
             found = self.seconds(lambda trainer=trainer: trainer.fit(classifier, data))  # type: ignore[misc]
         return found
 

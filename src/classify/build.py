@@ -9,7 +9,6 @@ import math
 import sys
 from collections import OrderedDict
 from collections.abc import Mapping
-from functools import partial
 from inspect import isfunction
 from typing import TYPE_CHECKING, Any
 
@@ -101,24 +100,17 @@ def loss(config: Config, schema: Schema) -> nn.CrossEntropyLoss:
 
 def classifier(config: Config, schema: Schema, measured: Measures | None = None) -> Classifier:
     """A fresh Classifier, with these measures or its own; its weights are drawn from torch's global generator."""
-    import torch
-
-    from classify.classifier import Classifier, QuickClassifier
-    from tabrun.runs.pace import batches_per_step, free_memory
+    from classify.classifier import Classifier
+    from tabrun.runs.pace import free_memory
 
     optimizer = made("optimizer", config["optimizer"])
     if "fused" in optimizer.keywords and config["trainer"]["precision"] in ("bf16-true", "16-true"):
         optimizer.keywords["fused"] = False  # on the CPU torch's SGD leaves such weights as they were (pytorch#191763)
     schedule = made("scheduler", config["scheduler"]) if config["scheduler"] else None
     rehearse(optimizer, schedule)
-    quick = batches_per_step(config) > 1
-    make = partial(QuickClassifier, config["data"]["batch_size"]) if quick else Classifier
     most = free_memory(config["trainer"]["accelerator"]) // WEIGHT_BYTES
-    parts = net(config, schema, most), optimizer, schedule, loss(config, schema)
-    trained = make(*parts, measures(config, schema) if measured is None else measured)
-    if mode := config["speed"]["compile"]:  # for two sizes, the batch's and the last one's, in each run of a process
-        options: dict[str, Any] = {"mode": mode, "dynamic": False, "isolate_recompiles": True}
-        trained.batch_loss = torch.compile(trained.batch_loss, **options)  # type: ignore[method-assign]
+    own = net(config, schema, most), optimizer, schedule, loss(config, schema)
+    trained = Classifier(*own, measures(config, schema) if measured is None else measured)
     # now, as the Trainer would read a checkpoint's weights before it turns the net's into float64
     return trained.double() if config["trainer"]["precision"] == "64-true" else trained
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ class Build(Protocol):
     MAY_DIFFER: Sequence[str]
 
     def data(self, config: Config) -> Any:
-        """Gives a function (schema, batches_per_step) -> TabularData."""
+        """Gives a function (schema) -> TabularData."""
 
     def net(self, config: Config, schema: Schema, most: float = ...) -> nn.Sequential:
         """Gives a Sequential of encode, body and head, rows -> scores (rows, classes), of at most so many weights."""
@@ -79,9 +80,7 @@ def resolved(build: Build, cfg: DictConfig, folder: Path | str, test: bool) -> C
 
 def set_up(build: Build, config: Config, schema: Schema | None = None) -> TabularData:
     """The data, set up; with a finished run's schema the table is read as that run read it."""
-    from tabrun.runs.pace import batches_per_step
-
-    table: TabularData = build.data(config)(schema=schema, batches_per_step=batches_per_step(config))
+    table: TabularData = build.data(config)(schema=schema)
     table.setup()
     return table
 
@@ -92,10 +91,33 @@ def trainer_of(build: Build, config: Config, saved: dict[str, Any], start: dict[
     saved: plain values that go into each checkpoint. start: the content of the last.ckpt that it will ask for first.
     """
     from tabrun.runs.checkpoints import WholeFiles
+    from tabrun.runs.epochs import Epochs
 
     quieten()
-    plugins = [WholeFiles(saved, start)]
-    return build.trainer(config, build.callbacks(config), build.loggers(config), plugins=plugins)
+    callbacks = [*build.callbacks(config), Epochs()]
+    return build.trainer(config, callbacks, build.loggers(config), plugins=[WholeFiles(saved, start)])
+
+
+def in_chunks(module: LightningModule, data: TabularData, trainer: Trainer, speed: Mapping[str, Any]) -> str:
+    """Has the Trainer be handed many mini-batches as one, or says what needs each; compiles the step, if so wanted.
+
+    The weights are the same either way, to the last bit.
+    """
+    import torch
+
+    from tabrun.runs.chunks import Chunk, chunk_size, chunked
+    from tabrun.runs.epochs import Epochs
+
+    data.batches_per_step, reason = chunk_size(module, data, trainer, speed["chunk"])
+    step: Any = module.training_step
+    if speed["compile"]:  # for two sizes, the batch's and the last one's, in each run of a process
+        options: dict[str, Any] = {"mode": speed["compile"], "dynamic": False, "isolate_recompiles": True}
+        step = module.training_step = torch.compile(step, **options)  # type: ignore[method-assign]
+    if data.batches_per_step > 1:
+        sums = next(one for one in trainer.callbacks if isinstance(one, Epochs))  # type: ignore[attr-defined]
+        batches = math.ceil(len(data.index["train"]) / data.batch_size)
+        chunked(module, Chunk(step, sums, data.batch_size, data.batches_per_step, batches))
+    return reason
 
 
 def quieten() -> None:

@@ -21,7 +21,7 @@ from tabrun.tables.schema import Schema
 from tabrun.tables.values import columns_of
 
 NAME = str | int | None  # of a column
-FORMAT = 2  # of what a checkpoint holds; the first edition's had none
+FORMAT = 3  # of what a checkpoint holds; the first edition's had none
 KINDS: dict[str, Any] = {
     **{f"config.{key}": str for key in ("folder", "head", "monitor", "mode", "data.path", "trainer.precision")},
     **{f"config.{key}": dict[str, Any] for key in ("model", "metrics", "callbacks", "logger", "data.read")},
@@ -36,7 +36,7 @@ KINDS: dict[str, Any] = {
     **dict.fromkeys(("optimizer_states", "lr_schedulers"), list[dict[str, Any]]),
     **{f"callbacks.Checkpoints.{key}": float | None for key in ("best", "train_loss")},
     **{"log": dict[str, Any] | None, "log.size": int | None, "log.columns": list[str] | None, "rng": Tensor | None},
-    **{"train_sums": dict[str, Any] | None, "train_sums.rows": int | None, "train_sums.loss": Tensor | None},
+    **{"callbacks.Epochs.rows": float | None, "callbacks.Epochs.loss": Tensor | None},
 }
 
 

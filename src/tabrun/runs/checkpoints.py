@@ -15,6 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from tabrun.runs.checkpoint_file import alias, read_checkpoint, write_checkpoint
 from tabrun.runs.csv_log import CsvLog
+from tabrun.runs.epochs import Epochs
 
 
 class Checkpoints(Checkpoint):
@@ -24,6 +25,8 @@ class Checkpoints(Checkpoint):
     patience and log are as they were. On Ctrl-C or SIGTERM it is written once more, after the step, and the run ends.
     Lightning's own ModelCheckpoint(save_last=True) saves last.ckpt only together with a new best, and writes both.
     """
+
+    chunks_suffice = True
 
     def __init__(self, folder: str, monitor: str, mode: str, minutes: float = 10.0) -> None:
         self.folder, self.monitor, self.sign = Path(folder), monitor, -1 if mode == "min" else 1
@@ -73,7 +76,8 @@ class Checkpoints(Checkpoint):
         # not after the last batch, as the end of the epoch follows; nor where processes would have to agree on a batch
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if due and stepped and not (trainer.is_last_batch or trainer.world_size > 1):
-            if math.isfinite(pl_module.train_loss):  # else the end of the epoch says what is wrong
+            sums = next(one for one in trainer.callbacks if isinstance(one, Epochs))  # type: ignore[attr-defined]
+            if math.isfinite(sums.loss):  # else the end of the epoch says what is wrong
                 self.save(trainer, improved=False)
             self.stop_if(self.asked)
 
@@ -141,11 +145,3 @@ class WholeFiles(TorchCheckpointIO):
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         start, self.start = self.start, None
         return read_checkpoint(Path(path)) if start is None else start
-
-
-def diverged(loss: float, epoch: int, step: int) -> str:
-    """What is said of a training loss that is not finite."""
-    return (
-        f"the training loss is {loss} in epoch {epoch}, by step {step}: lower optimizer.lr or set "
-        "trainer.gradient_clip_val; the last checkpoint is from before it"
-    )

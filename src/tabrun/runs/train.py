@@ -15,7 +15,7 @@ from torch import nn
 
 from tabrun.cli.check import FIRST_PROCESS
 from tabrun.cli.errors import UserError, shown
-from tabrun.runs.build import Build, Config, set_up, trainer_of
+from tabrun.runs.build import Build, Config, in_chunks, set_up, trainer_of
 from tabrun.runs.checkpoint_file import write_checkpoint
 from tabrun.runs.folder import write_json
 from tabrun.runs.pace import set_threads
@@ -42,12 +42,14 @@ def train(build: Build, config: Config, start: dict[str, Any] | None = None) -> 
     if start and start["record"]["data_sha256"] != data.sha256:
         raise UserError(f"resume={shown(folder)}: {data.path} has changed since: its rows have another hash")
     classifier: Any = build.classifier(config, data.schema)
-    set_threads(config, classifier.net)
+    set_threads(config["speed"]["threads"], data.batch_size, classifier)
     if config["init_from"] and not start:
         log.info(take_weights(classifier.net, Run.open(config["init_from"], build)))
     identity: dict[str, Any] = {}
     saved = {"config": config, "schema": data.schema.plain(), "record": identity}
     trainer = trainer_of(build, config, saved, start)
+    if (reason := in_chunks(classifier, data, trainer, config["speed"])) and FIRST_PROCESS:
+        log.info("each mini-batch is a step of the Trainer: %s", reason)
     identity |= record(data, trainer.strategy.root_device.type)
     if start and FIRST_PROCESS:
         if start["state_dict"].keys() != classifier.state_dict().keys():
@@ -111,8 +113,10 @@ def finish(trainer: Any, classifier: Any, data: Any, config: Config, identity: d
         log.warning(DIVERGED, loss, least)
     seen = {"epochs": trainer.current_epoch, "steps": trainer.global_step, "train/loss": loss, "chance": least}
     for measure in [trainer.validate, trainer.test] if config["test"] else [trainer.validate]:
-        best = folder / "checkpoints" / "best.ckpt"
+        best, loggers = folder / "checkpoints" / "best.ckpt", trainer.loggers
+        trainer.loggers = [] if measure == trainer.validate else loggers  # as it is no epoch, so not a row of the log
         measure(classifier, ckpt_path=best, weights_only=True, verbose=False, datamodule=data)
+        trainer.loggers = loggers
         metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
     if trainer.is_global_zero:
         write_results(folder, identity | seen, metrics)
