@@ -9,21 +9,29 @@ from tabrun.runs import build as runs_build
 from tabrun.runs import resume, trust
 from tabrun.runs import train as runs_train
 from tabrun.runs.run import Run
-from tabrun.stack import plan, training
+from tabrun.stack import plan
+from tabrun.stack.training import train_stack
 
 CONF = runs_build.conf(build)
 train = partial(runs_train.train, build)
 continued, goes_on = partial(resume.continued, build), resume.goes_on
 set_up, trainer_of = partial(runs_build.set_up, build), partial(runs_build.trainer_of, build)
-train_population = partial(training.train_population, build)
 compared = partial(resume.compared, build=build)
 check_values, check_targets = partial(check.check_values, build=build), partial(trust.check_targets, build=build)
-stackable = partial(plan.stackable, build=build)
 shipped = partial(trust.shipped, CONF)
 
 
-def stacks(configs: dict[int, Any], max_stack: int | None) -> list[list[int]]:
-    return plan.stacks(configs, build, max_stack)
+def planned(configs: list[Any]) -> plan.Plan:
+    return plan.planned(build, dict(enumerate(configs)))
+
+
+def train_as_one(configs: list[Any]) -> list[Any]:
+    """The members of a stack of all these configs, trained."""
+    found = planned(configs)
+    assert [len(numbers) for numbers, _ in found.parts] == [len(configs)], str(found)
+    members = [found.built[number] for number in range(len(configs))]
+    train_stack(build, members, found.parts[0][1])
+    return members
 
 
 def open_run(path: object, checkpoint: str = "best", trust: bool = False) -> Run:

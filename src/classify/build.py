@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from inspect import isfunction
 from typing import TYPE_CHECKING, Any
 
-from classify.limits import CHOICES, MAY_DIFFER, RANGES, alone  # noqa: F401  (for the library)
+from classify.limits import CHOICES, RANGES, alike  # noqa: F401  (for the library)
 from classify.make import PACKAGE, check_arguments, made
 from tabrun.cli.errors import UserError, value_of
 

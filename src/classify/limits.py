@@ -2,8 +2,7 @@
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping
 from typing import Any
 
 RANGES: Mapping[str, tuple[float, float]] = {  # the least and the most of a number, or of each in a list
@@ -25,19 +24,8 @@ CHOICES: Mapping[str, tuple[str | None, ...]] = {  # the words that a key may be
     "trainer.precision": ("32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"),
     "trainer.profiler": (None, "simple", "advanced", "pytorch", "xla"),
 }
-MAY_DIFFER: Sequence[str] = (  # keys in which runs that train as one may differ
-    *("optimizer.lr", "optimizer.weight_decay", "scheduler.make.max_lr"),
-    *("loss.label_smoothing", "loss.class_weights"),
-)
-STACKED = {f"torch.optim.{name}" for name in ("SGD", "Adam", "AdamW", "RMSprop")}  # optimizers that a stack plays
 
 
-def alone(config: dict[str, Any]) -> bool:
-    """Whether a stack does not play a run's model or optimizer as the run alone does, or would gain nothing."""
-    import torch
-
-    random = config["model"].get("dropout") and not config["sweep"]["stack_dropout"]  # its random numbers would differ
-    products = sum(a * b for a, b in pairwise(config["model"].get("hidden", [])))
-    wide = config["data"]["batch_size"] * products > 2**27  # a step is work enough to keep a CPU busy
-    on_cpu = config["trainer"]["accelerator"] == "cpu" or not torch.cuda.is_available()
-    return bool(random or config["optimizer"]["_target_"] not in STACKED or (wide and on_cpu))
+def alike(config: dict[str, Any]) -> Any:
+    """What runs that train as one have in common and their modules do not show."""
+    return {"trainer": config["trainer"], "metrics": config["metrics"]}

@@ -24,7 +24,7 @@ DEFAULTS: dict[str, Any] = {  # of the keys that the library reads; Hydra puts t
     **{"folder": "outputs/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}", "seed": 0, "monitor": "val/loss", "mode": "auto"},
     **{"resume": None, "rerun": None, "init_from": None, "trust": False, "test": True},
     "data": {"batch_size": 32, "seed": "${seed}", "id": None, "drop_missing_target": False, "columns": {"ignore": []}},
-    "speed": {"threads": None, "chunk": None, "compile": None},
+    "speed": {"threads": None, "chunk": None, "stack": True, "compile": None},
     "sweep": {"max_stack": None, "stack_dropout": False, "trials": 32},
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,8 +24,7 @@ Config = dict[str, Any]  # the composed config, resolved, as plain values
 class Build(Protocol):
     """The template's module `build`, the only reader of the template's keys; it imports nothing heavy at its top.
 
-    RANGES: the least and the most of a key. CHOICES: the words that a key may be. MAY_DIFFER: keys in which runs that
-    train as one may differ.
+    RANGES: the least and the most of a key. CHOICES: the words that a key may be.
     """
 
     __name__: str
@@ -33,7 +32,6 @@ class Build(Protocol):
     __file__: str | None
     RANGES: Mapping[str, tuple[float, float]]
     CHOICES: Mapping[str, tuple[str | None, ...]]
-    MAY_DIFFER: Sequence[str]
 
     def data(self, config: Config) -> Any:
         """Gives a function (schema) -> TabularData."""
@@ -56,8 +54,8 @@ class Build(Protocol):
     def better(self, config: Mapping[str, Any]) -> str:
         """Says what is better for the monitored metric, min or max."""
 
-    def alone(self, config: Config) -> bool:
-        """Says whether a run cannot be one of a stack, or would gain nothing."""
+    def alike(self, config: Config) -> Any:
+        """Gives, as plain values, what runs that train as one have in common and their modules do not show."""
 
 
 def conf(build: Build) -> Path:

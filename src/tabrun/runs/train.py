@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tabrun.cli.check import FIRST_PROCESS
 from tabrun.cli.errors import UserError, shown
 from tabrun.runs.build import Build, Config, in_chunks, set_up, trainer_of
 from tabrun.runs.checkpoint_file import write_checkpoint
+from tabrun.runs.csv_log import CsvLog
 from tabrun.runs.folder import write_json
 from tabrun.runs.pace import set_threads
 from tabrun.runs.run import Run, record
@@ -108,7 +110,7 @@ def finish(trainer: Any, classifier: Any, data: Any, config: Config, identity: d
     """Measures the best weights on the validation rows and, with `test`, on the test rows; writes what was found."""
     folder = Path(config["folder"])
     metrics: dict[str, float] = {}
-    loss, least = getattr(trainer.checkpoint_callback, "train_loss", 0.0), chance(classifier.loss, data.schema)
+    loss, least = getattr(trainer.checkpoint_callback, "train_loss", 0.0), chance(classifier, data.schema)
     if trainer.is_global_zero and loss > least:
         log.warning(DIVERGED, loss, least)
     seen = {"epochs": trainer.current_epoch, "steps": trainer.global_step, "train/loss": loss, "chance": least}
@@ -119,6 +121,7 @@ def finish(trainer: Any, classifier: Any, data: Any, config: Config, identity: d
         trainer.loggers = loggers
         metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
     if trainer.is_global_zero:
+        log_outcome(trainer.loggers, config, metrics, trainer.global_step)
         write_results(folder, identity | seen, metrics)
     return metrics
 
@@ -129,9 +132,27 @@ def write_results(folder: Path, record: dict[str, Any], metrics: dict[str, float
     write_json(folder / "metrics.json", metrics)
 
 
-def chance(loss: nn.Module, schema: Schema) -> float:
-    """The cross-entropy of predicting the class shares; of a loss with weights or smoothing, of all classes alike."""
-    plain = isinstance(loss, nn.CrossEntropyLoss) and loss.weight is None and not loss.label_smoothing
+def log_outcome(loggers: Iterable[Any], config: Config, metrics: dict[str, float], step: int) -> None:
+    """Has each logger but our own keep the run's config and final metrics, by its own means."""
+    for logger in loggers:
+        if isinstance(logger, CsvLog):  # metrics.json stands beside it, and the checkpoints hold the config
+            continue
+        takes_metrics = "metrics" in signature(logger.log_hyperparams).parameters
+        logger.log_hyperparams(config, *([metrics] if takes_metrics else []))
+        if not takes_metrics:
+            logger.log_metrics({f"best/{name}": value for name, value in metrics.items()}, step)
+        logger.save()
+
+
+def chance(module: Any, schema: Schema) -> float:
+    """The cross-entropy of predicting the class shares; of a loss with weights or smoothing, of all classes alike.
+
+    Infinite for another loss, which nothing is known of.
+    """
+    loss = getattr(module, "loss", None)
+    if not isinstance(loss, nn.CrossEntropyLoss):
+        return math.inf
+    plain = loss.weight is None and not loss.label_smoothing
     counts = [count for count in schema.class_counts if count] if plain else [1.0] * schema.num_classes
     return -sum(count / sum(counts) * math.log(count / sum(counts)) for count in counts)
 

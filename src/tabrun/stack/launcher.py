@@ -52,23 +52,31 @@ class Launcher(HydraLauncher):
             raise
         if self.build is None:
             return [self.run(self.task_function, cfg, folder / str(number)) for number, cfg in composed.items()]
-        from tabrun.stack.plan import stacks
-
         configs = {number: self.resolved(cfg, folder / str(number)) for number, cfg in composed.items()}
         finished = {number for number in jobs if (folder / str(number) / "metrics.json").exists()}
-        plan = stacks(configs, self.build, self.config.sweep.max_stack)
-        plan = [stack for stack in plan if not finished.issuperset(stack)]  # one that was cut trains again, whole
-        log.info("%d jobs: %s", len(jobs), described(plan, len(finished)))
         returns = {number: self.finished(composed[number], folder / str(number)) for number in finished}
-        for stack in plan:
-            task, missing = self.task_function, [number for number in stack if number not in finished]
-            if len(stack) > 1:
-                task = together(self.build, {number: configs[number] for number in stack})
+        if len(finished) < len(jobs):
+            self.train(configs, composed, finished, folder, returns)
+        return [returns[number] for number in sorted(returns)]
+
+    def train(self, configs: Any, composed: Any, finished: set[int], folder: Path, returns: dict[int, Any]) -> None:
+        """Trains what has not finished, and fills `returns`."""
+        from tabrun.stack.plan import planned
+
+        plan = planned(self.build, configs)
+        plan.alone = {number: why for number, why in plan.alone.items() if number not in finished}
+        plan.parts = [part for part in plan.parts if not finished.issuperset(part[0])]  # one that was cut trains whole
+        done = f"; {len(finished)} finished before" if finished else ""
+        log.info("%d jobs: %s%s", len(configs), plan, done)
+        for numbers, way in plan.order():
+            task, missing = self.task_function, [number for number in numbers if number not in finished]
+            if way is not None:
+                members = {number: plan.built.pop(number) for number in numbers}
+                task = together(self.build, members, way, self.task_function)
                 for number in missing:
                     clear(folder / str(number))  # what an attempt that was cut has left
             for number in missing:
                 returns[number] = self.run(task, composed[number], folder / str(number))
-        return [returns[number] for number in sorted(returns)]
 
     def compose(self, number: int, overrides: list[str]) -> DictConfig:
         """What Hydra composes; where jobs differ in values of keys alone it does so once: a copy costs a fifteenth."""
@@ -152,24 +160,29 @@ def note_error(folder: Path, error: Exception) -> None:
     unlock(folder)
 
 
-def described(plan: list[list[int]], num_finished: int) -> str:
-    """In words: 16 as one, 1 alone; 3 finished before."""
-    parts = [f"{len(stack)} as one" if len(stack) > 1 else "1 alone" for stack in plan]
-    return (", ".join(parts) or "none to run") + (f"; {num_finished} finished before" if num_finished else "")
+def together(build: Any, members: dict[int, Any], way: Any, alone: TaskFunction) -> Callable[[Any], Any]:
+    """The task function of every job of a stack: the first that Hydra runs trains them all.
 
+    Where one is found to train otherwise than alone after all, a line says so, and each trains alone.
+    """
+    from tabrun.stack.member import Unplayed
+    from tabrun.stack.training import train_stack
 
-def together(build: Any, configs: dict[int, dict[str, Any]]) -> Callable[[Any], float]:
-    """The task function of every job of a stack: the first that Hydra runs trains them all."""
-    from tabrun.stack.training import train_population
+    state: dict[str, bool] = {}
 
-    members: dict[int, Any] = {}
-
-    def task(_: Any) -> float:
+    def task(cfg: Any) -> Any:
         number = HydraConfig.get().job.num
-        if not members:
-            members.update(zip(configs, train_population(build, list(configs.values())), strict=True))
+        if not state:
+            try:
+                train_stack(build, list(members.values()), way)
+                state["as one"] = True
+            except Unplayed as reason:
+                log.warning("jobs %s train alone: %s", ", ".join(map(str, members)), reason)
+                state["as one"] = False
+        if not state["as one"]:
+            return alone(cfg)
         if members[number].error is not None:
             raise members[number].error
-        return members[number].metrics[configs[number]["monitor"]]
+        return members[number].metrics[members[number].config["monitor"]]
 
     return task

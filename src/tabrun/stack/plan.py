@@ -1,55 +1,153 @@
-"""Plan: which jobs of a sweep train together as one network."""
+"""Plan: which jobs of a sweep train together as one network, and why the others train alone."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
+from lightning import LightningModule
+from lightning.pytorch import Callback
+from lightning.pytorch.core.hooks import CheckpointHooks, DataHooks, ModelHooks
 from torch import nn
 
-from tabrun.runs.build import Build, Config
-from tabrun.runs.pace import batches_per_step, watched
+from tabrun.runs.build import Build, Config, quieten
+from tabrun.runs.chunks import MOST_BATCHES, STEP_ROWS, listeners
+from tabrun.runs.pace import free_memory
+from tabrun.stack.member import Member, Unplayed
+from tabrun.stack.optimizer import shared
+from tabrun.stack.proof import prove
+from tabrun.stack.ways import WAYS
+from tabrun.tables.data import EVALUATION_BATCH
 
-MAY_DIFFER = ("folder", "seed", "data.seed", "data.fold")  # and the template's own
-
-
-def stackable(config: Config, build: Build) -> str | None:
-    """What the configs of a stack have in common, as text; None for a run that has to train alone."""
-    callbacks = [node["_target_"] for node in config["callbacks"].values() if node and node.get("every_n_steps") != 0]
-    alone = (
-        config["init_from"]
-        or config["speed"]["compile"]
-        or build.alone(config)
-        or watched(config)
-        or batches_per_step(config) == 1  # its loops count as the Trainer's own do, and a stack's do not
-        or len(callbacks) > len(set(callbacks))  # a member plays one of each
-        or {node["_target_"] for node in config["logger"].values() if node} != {"tabrun.CsvLog"}
-        or config["trainer"]["precision"] not in ("32-true", "64-true")
-        or repr(config["trainer"]["limit_val_batches"]) != "1.0"  # 1 is one batch
-    )
-
-    def common(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-        return {
-            key: common(value, f"{prefix}{key}.") if isinstance(value, dict) else value
-            for key, value in node.items()
-            if f"{prefix}{key}" not in (*MAY_DIFFER, *build.MAY_DIFFER)
-        }
-
-    shared = common({key: value for key, value in config.items() if key not in ("logger", "sweep")})
-    shared["callbacks"] = {name: node for name, node in shared["callbacks"].items() if name != "checkpoints"}
-    return None if alone else json.dumps(shared, sort_keys=True)
+HOOKS = {name for kind in (ModelHooks, DataHooks, CheckpointHooks) for name in vars(kind) if not name.startswith("_")}
+LISTENING = {name for name in vars(Callback) if not name.startswith("_")}
+WIDE = 2**27  # products in a step's forward pass, which is work enough to keep a CPU busy
 
 
-def stacks(configs: dict[int, Config], build: Build, max_stack: int | None) -> list[list[int]]:
-    """The numbers of the jobs that train as one, and of those that train alone, in the order of their first."""
-    plan: dict[str, list[list[int]]] = {}
-    for number, config in configs.items():
-        key = stackable(config, build) or f"alone {number}"
-        groups = plan.setdefault(key, [[]])
-        if len(groups[-1]) == max_stack:
-            groups.append([])
-        groups[-1].append(number)
-    return sorted(group for groups in plan.values() for group in groups)
+@dataclass
+class Plan:
+    """The jobs of a sweep by number: parts that train as one, each in a way, and why the others train alone."""
+
+    parts: list[tuple[list[int], Any]] = field(default_factory=list)
+    alone: dict[int, str] = field(default_factory=dict)  # "" where there is nothing to say
+    built: dict[int, Member] = field(default_factory=dict)
+
+    def order(self) -> list[tuple[list[int], Any]]:
+        """Parts and jobs alone, by their first number."""
+        return sorted([*self.parts, *(([number], None) for number in self.alone)], key=lambda part: part[0])
+
+    def __str__(self) -> str:
+        """In words: 16 as one, 1 alone (job 3: why)."""
+        words = [f"{len(part)} as one" + (f" ({way.words})" if way is not WAYS[0] else "") for part, way in self.parts]
+        reasons: dict[str, list[int]] = {}
+        for number, reason in self.alone.items():
+            reasons.setdefault(reason, []).append(number)
+        for reason, numbers in reasons.items():
+            jobs = f"job{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
+            words.append(f"{len(numbers)} alone" + (f" ({jobs}: {reason})" if reason else ""))
+        return ", ".join(words)
+
+
+def planned(build: Build, configs: dict[int, Config]) -> Plan:
+    """Builds each job's parts, puts the equal ones together, and proves that they train as one as they would alone."""
+    plan, known = Plan(), {}
+    alike: dict[Any, dict[int, Member]] = {}
+    quieten()
+    for number, config in configs.items() if len(configs) > 1 else ():
+        try:
+            if reason := own_reason(config):
+                raise Unplayed(reason)
+            member = Member(build, config, known)
+            optimizer, scheduler = member.optimizers()
+            for reason in unplayed(member):
+                raise Unplayed(reason)
+            alike.setdefault(signature(member, optimizer, scheduler), {})[number] = member
+        except Unplayed as reason:
+            plan.alone[number] = str(reason)
+        except Exception:  # it says so itself when it trains
+            plan.alone[number] = ""
+    for group in alike.values():
+        for part in parts(group):
+            settle(plan, part)
+    return plan if len(configs) > 1 else Plan(alone=dict.fromkeys(configs, ""))
+
+
+def settle(plan: Plan, members: dict[int, Member]) -> None:
+    """Puts these members into the plan, each in the first way that is proven for it."""
+    reasons: dict[int, str] = {}
+    for way in WAYS:
+        numbers = list(members)
+        if len(numbers) < 2:
+            break
+        try:
+            failed = {numbers[place]: reason for place, reason in prove(way, list(members.values())).items()}
+        except Exception as error:  # of torch, which cannot compute it so
+            what = str(error) if isinstance(error, Unplayed) else f"{type(error).__name__} in a stack"
+            failed = dict.fromkeys(numbers, what)
+        proven = {number: member for number, member in members.items() if number not in failed}
+        if len(proven) > 1:
+            plan.parts.append((list(proven), way))
+            plan.built |= proven
+            members = {number: member for number, member in members.items() if number in failed}
+        reasons |= failed
+    plan.alone |= {number: reasons.get(number, "") for number in members}
+
+
+def own_reason(config: Config) -> str:
+    """Why the library's own keys keep a run out of stacks."""
+    speed = config["speed"]
+    if not speed.get("stack", True):
+        return "speed.stack=false"
+    return next((f"{key}={value}" for key, value in
+                 (("init_from", config["init_from"]), ("speed.compile", speed["compile"]), ("speed.chunk", speed["chunk"]))
+                 if value and (key != "speed.chunk" or value == 1)), "")  # fmt: skip
+
+
+def unplayed(member: Member) -> Iterator[str]:
+    """What a stack does not play as the run alone would, or would gain nothing by, in words."""
+    module, table, trainer = member.module, member.table, member.trainer
+    yield from listeners(module, table, trainer)
+    for name in sorted(HOOKS):
+        if getattr(type(module), name, None) is not getattr(LightningModule, name, None):
+            yield f"{type(module).__name__}.{name} is not played in a stack"
+    for one in member.others:
+        if own := [name for name in sorted(LISTENING) if getattr(type(one), name) is not getattr(Callback, name)]:
+            yield f"{type(one).__name__}.{own[0]} is not played in a stack"
+    for name, value in (("limit_val_batches", 1.0), ("check_val_every_n_epoch", 1)):
+        if type(getattr(trainer, name)) is not type(value) or getattr(trainer, name) != value:
+            yield f"trainer.{name}={getattr(trainer, name)}"
+    if trainer.precision not in ("32-true", "64-true"):
+        yield f"trainer.precision={trainer.precision}"
+    if 2 * table.batch_size > STEP_ROWS:
+        yield f"a step of {table.batch_size} rows would gain nothing"
+    sizes = sum(p.numel() for p in module.parameters() if p.dim() > 1)
+    if table.batch_size * sizes > WIDE and trainer.strategy.root_device.type == "cpu":
+        yield "a step of a net so wide would gain nothing"
+
+
+def signature(member: Member, optimizer: Any, scheduler: Any) -> Any:
+    """What members of a stack have in common; the proof tells the rest."""
+    module, table = member.module, member.table
+    groups = [repr(sorted(shared(group).items(), key=str)) + str(len(group["params"])) for group in optimizer.param_groups]
+    given = scheduler and (type(scheduler["scheduler"]).__name__, *(scheduler[k] for k in ("interval", "frequency", "monitor")))
+    shapes = tuple((name, p.shape, p.requires_grad) for name, p in module.named_parameters())
+    own = member.config["sweep"]["stack_dropout"], member.config["speed"]["threads"], member.config["speed"]["chunk"]
+    made = type(module).__qualname__, repr(module), shapes, type(optimizer).__qualname__, tuple(groups), given
+    return member.alike, own, made, table.batch_size, len(table.index["train"]), member.config["sweep"]["max_stack"]
+
+
+def parts(group: dict[int, Member]) -> Iterator[dict[int, Member]]:
+    """As many at a time as sweep.max_stack says, or as the memory that is free holds."""
+    first = next(iter(group.values()))
+    most = first.config["sweep"]["max_stack"]
+    if not most:
+        rows = max(first.table.batch_size, min(len(first.table.index["val"]), EVALUATION_BATCH))
+        bytes_each = 8 if first.trainer.precision == "64-true" else 4
+        most = most_members(first.module, rows, bytes_each, free_memory(first.trainer.strategy.root_device.type))
+    numbers = list(group)
+    for start in range(0, len(numbers), most):
+        yield {number: group[number] for number in numbers[start : start + most]}
 
 
 def most_members(net: nn.Module, rows: int, bytes_each: int, free: int) -> int:

@@ -117,6 +117,7 @@ class TabularData(lightning.LightningDataModule):
         self.drop_missing_target, self.seed, self.schema = drop_missing_target, seed, schema
         self.batch_size, self.batches_per_step = batch_size, batches_per_step
         self.index: dict[str, Tensor] = {}
+        self.weights: Tensor | None = None
 
     def setup(self, stage: str | None = None) -> None:
         if self.index:

@@ -1,0 +1,199 @@
+"""Ways: how the losses of P runs are computed at once; which of them is right for a module, the proof tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from tabrun.stack.member import Unplayed
+
+
+class Unread:
+    """Stands in for what a step must not read, and says that it did."""
+
+    def __init__(self, name: str) -> None:
+        object.__setattr__(self, "_name", name)
+
+    def refuse(self, *arguments: Any) -> Any:
+        name = object.__getattribute__(self, "_name")
+        asked = arguments[0] if name == "trainer" and arguments and isinstance(arguments[0], str) else ""
+        raise Unplayed(f"its training_step reads {name}{f'.{asked}' if asked else ''}")
+
+    __getattr__ = __bool__ = __int__ = __index__ = __float__ = __str__ = __hash__ = refuse  # type: ignore[assignment]
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __mod__ = __floordiv__ = refuse  # type: ignore[assignment]
+    __add__ = __sub__ = __mul__ = __truediv__ = __radd__ = __rsub__ = __rmul__ = refuse
+
+
+class Step(nn.Module):
+    """A module whose forward is another's training_step."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, batch: Any) -> Tensor:
+        found = self.module.training_step(batch, Unread("batch_idx"))  # type: ignore[operator]
+        loss = found["loss"] if isinstance(found, dict) else found
+        if not isinstance(loss, Tensor):
+            raise Unplayed("its training_step gives no loss")
+        return loss
+
+
+class Mapped:
+    """The members' own training_step through torch.func.vmap, which takes any that is a function of its tensors."""
+
+    words = "by torch.func"
+
+    def __init__(self, modules: Sequence[nn.Module], names: Sequence[str]) -> None:
+        self.step, self.names = Step(modules[0]), [f"module.{name}" for name in names]
+        self.buffers = stacked_buffers([Step(module) for module in modules])
+
+    def losses(self, values: Sequence[Tensor], batch: Any) -> Tensor:
+        """(P,), of parameters (P, ...) and a batch that all members share, or with rows (P, rows, ...)."""
+        shared = 0 if numbers_of(batch).dim() == 3 else None
+        call = vmap(lambda p, b, rows: functional_call(self.step, (p, b), (rows,)), (0, 0, shared), randomness="different")
+        return call(dict(zip(self.names, values, strict=True)), self.buffers, batch)
+
+
+class Batched:
+    """The loss of the net's scores, layer by layer, each layer computed for all members in one kernel.
+
+    It is right where training_step is `loss(net(rows), *truth)`. Rows come last, (P, features, rows), as a batched
+    product takes weights as they are then, and the loss runs along rows and not along a few classes: twice as fast. A
+    layer may have a method `stacked(values, rows)` of its own, of its parameters (P, ...) by name and rows
+    (P, rows, features); one that has none and is not known here goes through vmap.
+    """
+
+    words = "layer by layer"
+
+    def __init__(self, modules: Sequence[Any], names: Sequence[str]) -> None:
+        if not (isinstance(getattr(modules[0], "net", None), nn.Sequential) and hasattr(modules[0], "loss")):
+            raise Unplayed("it has no net and loss")
+        if any(not name.startswith("net.") for name in names):
+            raise Unplayed("it has parameters beside the net's")
+        self.modules, self.places = modules, {name: place for place, name in enumerate(names)}
+        self.nets, self.functions = [one.net for one in modules], [one.loss for one in modules]
+        net = self.nets[0]
+        body = net.body.named_children() if isinstance(net.body, nn.Sequential) else [("", net.body)]
+        self.layers = [self.layer(layer, f"net.body.{name}".rstrip(".")) for name, layer in body]
+        self.head = net.head if elementwise(net.head) else rows_first(net.head)
+        plain = all(type(f) is nn.CrossEntropyLoss and f.weight is None and f.reduction == "mean" for f in self.functions)
+        self.plain = plain and len({f.label_smoothing for f in self.functions}) == 1
+        states = [{k: v for k, v in vars(f).items() if isinstance(v, int | float | str)} for f in self.functions]
+        self.one_loss = all(s == states[0] and not [*f.buffers()] for s, f in zip(states, self.functions, strict=True))
+        self.learned = any(name.startswith("net.encode.") for name in names)
+        self.one_encode = not self.learned and all(same(one.encode, net.encode) for one in self.nets)
+        self.encode = self.mapped([one.encode for one in self.nets], "net.encode") if self.learned else None
+
+    def own(self, prefix: str) -> dict[str, int]:
+        """The places of the parameters of the layer of this name."""
+        return {name.removeprefix(f"{prefix}."): i for name, i in self.places.items() if name.startswith(f"{prefix}.")}
+
+    def layer(self, layer: Any, name: str) -> Callable[[Sequence[Tensor], Tensor], Tensor]:
+        places = self.own(name)
+        weight, bias = (places.get(kind) for kind in ("weight", "bias"))
+        if type(layer) is nn.Linear:
+            if bias is None:
+                return lambda values, rows: values[weight] @ rows
+            return lambda values, rows: torch.baddbmm(values[bias].unsqueeze(-1), values[weight], rows)
+        if type(layer) is nn.LayerNorm and weight is not None and bias is not None and len(layer.normalized_shape) == 1:
+
+            def norm(values: Sequence[Tensor], rows: Tensor) -> Tensor:
+                found = F.layer_norm(rows.transpose(1, 2), layer.normalized_shape, eps=layer.eps).transpose(1, 2)
+                return found * values[weight].unsqueeze(-1) + values[bias].unsqueeze(-1)
+
+            return norm
+        if elementwise(layer):
+            return lambda values, rows: layer(rows)
+        if hasattr(layer, "stacked"):
+            return lambda values, rows: layer.stacked(
+                {key: values[place] for key, place in places.items()}, rows.transpose(1, 2)
+            ).transpose(1, 2)
+        own = self.mapped([net.get_submodule(name.removeprefix("net.")) for net in self.nets], name)
+        return lambda values, rows: own(values, rows.transpose(1, 2), 0).transpose(1, 2)
+
+    def mapped(self, layers: Sequence[nn.Module], name: str) -> Callable[..., Tensor]:
+        """A layer of every member through vmap, of rows (P, rows, ...) or, with None for `dim`, (rows, ...)."""
+        places, buffers = self.own(name), stacked_buffers(layers)
+
+        def call(values: Sequence[Tensor], rows: Any, dim: int | None) -> Tensor:
+            each = vmap(lambda p, b, r: functional_call(layers[0], (p, b), (r,)), (0, 0, dim), randomness="different")
+            return each({key: values[place] for key, place in places.items()}, buffers, rows)
+
+        return call
+
+    def losses(self, values: Sequence[Tensor], batch: Any) -> Tensor:
+        """(P,), of parameters (P, ...) and a batch that all members share, or with rows (P, rows, ...)."""
+        rows, *truth = batch
+        shared = numbers_of(batch).dim() == 2
+        encoded = self.encoded(values, rows, shared)
+        hidden = (encoded if encoded.dim() == 3 else encoded.expand(len(self.nets), *encoded.shape)).transpose(1, 2)
+        for layer in self.layers:
+            hidden = layer(values, hidden)
+        scores = self.head(hidden)  # (P, classes, rows)
+        truth = [each.expand(len(scores), *each.shape) for each in truth] if shared else truth
+        if self.plain and len(truth) == 1:
+            labels = truth[0].transpose(1, 2) if truth[0].dim() == 3 else truth[0]
+            smoothing = self.functions[0].label_smoothing
+            return F.cross_entropy(scores, labels, reduction="none", label_smoothing=smoothing).mean(1)
+        if self.one_loss:
+            return vmap(self.functions[0], randomness="different")(scores.transpose(1, 2), *truth)
+        each = zip(self.functions, scores, *truth, strict=True)
+        return torch.stack([function(own.T, *labels) for function, own, *labels in each])
+
+    def encoded(self, values: Sequence[Tensor], rows: Any, shared: bool) -> Tensor:
+        """What the bodies take, (P, rows, features), or (rows, features) where it is the same for all."""
+        if self.encode:
+            return self.encode(values, rows, None if shared else 0)
+        parts = rows if isinstance(rows, tuple) else (rows,)
+        if self.one_encode:
+            flat = [part.flatten(0, -2) for part in parts]
+            found = self.nets[0].encode(tuple(flat) if len(flat) > 1 else flat[0])
+            return found.view(*parts[0].shape[:-1], found.shape[-1])
+        each = [rows] * len(self.nets) if shared else list(zip(*parts, strict=True)) if len(parts) > 1 else list(rows)
+        return torch.stack([net.encode(own) for net, own in zip(self.nets, each, strict=True)])
+
+
+WAYS = (Batched, Mapped)  # the quicker first
+
+
+def numbers_of(batch: Any) -> Tensor:
+    return batch[0][0] if isinstance(batch[0], tuple) else batch[0]
+
+
+def stacked_buffers(modules: Sequence[nn.Module]) -> dict[str, Tensor]:
+    own = [dict(module.named_buffers()) for module in modules]
+    return {name: torch.stack([each[name] for each in own]) for name in own[0]}
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two layers without parameters do the same."""
+    buffers = [dict(layer.named_buffers()) for layer in (one, other)]
+    return one is other or (
+        repr(one) == repr(other)
+        and buffers[0].keys() == buffers[1].keys()
+        and all(torch.equal(buffers[0][name], buffers[1][name]) for name in buffers[0])
+    )
+
+
+def rows_first(layer: nn.Module) -> Callable[[Tensor], Tensor]:
+    return lambda rows: layer(rows.transpose(1, 2)).transpose(1, 2)
+
+
+def elementwise(layer: nn.Module) -> bool:
+    """Whether a layer treats each number by itself, as activations and dropout do: as seen, not by its name."""
+    if [*layer.parameters(), *layer.buffers(), *layer.children()]:
+        return False
+    probe, training = torch.linspace(-3, 3, 35).view(5, 7), layer.training
+    try:
+        layer.eval()
+        return torch.equal(layer(probe.T), layer(probe).T) and torch.equal(layer(probe[:1]), layer(probe)[:1])
+    except (RuntimeError, ValueError):  # of a layer that needs another shape
+        return False
+    finally:
+        layer.train(training)
