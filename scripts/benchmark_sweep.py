@@ -40,7 +40,8 @@ def table(
 def row(name: str, num_rows: int, repeats: int, epochs: int, without: Sequence[str]) -> dict[str, Any]:
     from classify import build
     from tabrun.runs.train import train
-    from tabrun.stack.training import train_population
+    from tabrun.stack.plan import planned
+    from tabrun.stack.training import train_stack
 
     torch.set_num_threads(1)
     rates = [0.001 * 1.05**i for i in range(MOST)]
@@ -68,7 +69,10 @@ def row(name: str, num_rows: int, repeats: int, epochs: int, without: Sequence[s
             configs = [config(rate) for rate in rates[:number]]
 
             def work() -> None:
-                assert all(member.error is None for member in train_population(build, configs))
+                plan = planned(build, dict(enumerate(configs)))
+                ((numbers, way),) = plan.parts
+                train_stack(build, [plan.built[number] for number in numbers], way)
+                assert all(member.error is None for member in plan.built.values())
 
             return median(seconds(work) for _ in range(repeats))
 

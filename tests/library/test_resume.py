@@ -125,7 +125,7 @@ def test_a_loss_that_is_not_finite_is_not_kept(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"the training loss is nan in epoch 0, by step 3: lower optimizer.lr"):
         train(configure(tmp_path, *words))
     content = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
-    assert content["train_sums"]["loss"].isfinite()
+    assert content["callbacks"]["Epochs"]["loss"].isfinite()
 
 
 def test_latest_is_the_newest_that_is_unfinished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

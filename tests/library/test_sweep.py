@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 import torch
 from conftest import Command, configure
-from handed import CONF, continued, open_run, stackable, stacks, train, train_population
+from handed import CONF, continued, open_run, planned, train, train_as_one
 from hydra import initialize_config_dir, version
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
@@ -19,9 +19,10 @@ from hydra.test_utils.launcher_common_tests import BatchedSweeperTestSuite, Inte
 from hydra.types import HydraContext, RunMode
 from omegaconf import open_dict
 
-from classify import build, nets
+from classify import build, classifier, nets
+from classify.classifier import Classifier
 from classify.nets import mlp
-from tabrun.stack import training
+from tabrun.stack import plan
 from tabrun.stack.launcher import Launcher
 from tabrun.stack.plan import most_members
 from tabrun.stack.rates import log_spaced, suggested
@@ -50,8 +51,7 @@ def test_a_member_equals_its_run_alone(kind: str, tmp_path: Path) -> None:
     jobs, common = KINDS[kind]
     common = ["trainer.precision=64-true", "trainer.max_epochs=20", "data=iris", *common]
     configs = [configure(tmp_path / f"stacked{i}", *common, *job) for i, job in enumerate(jobs)]
-    assert stacks(dict(enumerate(configs)), None) == [list(range(len(jobs)))]
-    train_population(configs)
+    train_as_one(configs)
     for i, job in enumerate(jobs):
         alone = tmp_path / f"alone{i}"
         metrics = train(configure(alone, *common, *job, "test=false"))
@@ -75,7 +75,7 @@ def test_members_with_categories_and_batches_of_their_own(tmp_path: Path) -> Non
     words += ["trainer.max_epochs=5", "test=false"]
     for name, embedded in (("one-hot", []), ("embedded", ["data.columns.max_one_hot=2"])):
         jobs = [[*words, *embedded, f"seed={seed}"] for seed in range(3)]
-        train_population([configure(tmp_path / f"{name}-stacked{i}", *job) for i, job in enumerate(jobs)])
+        train_as_one([configure(tmp_path / f"{name}-stacked{i}", *job) for i, job in enumerate(jobs)])
         for i, job in enumerate(jobs):
             train(configure(tmp_path / f"{name}-alone{i}", *job))
             one, other = (open_run(tmp_path / f"{name}-{kind}{i}", "last").weights for kind in ("stacked", "alone"))
@@ -84,18 +84,16 @@ def test_members_with_categories_and_batches_of_their_own(tmp_path: Path) -> Non
 
 def test_folds_of_different_sizes_and_a_member_that_cannot_be_built(tmp_path: Path) -> None:
     words = ["data=iris", "data.num_folds=7", "trainer.max_epochs=2", "trainer.precision=64-true", "test=false"]
-    jobs = [[*words, f"data.fold={fold}"] for fold in (0, 6, 7)]  # 120 rows in 7 folds; there is no fold 7
-    members = train_population([configure(tmp_path / f"stacked{i}", *job) for i, job in enumerate(jobs)])
-    assert "fold from 0 to 6" in str(members[2].error)
-    for i, job in enumerate(jobs[:2]):
-        metrics = train(configure(tmp_path / f"alone{i}", *job))
-        assert members[i].metrics == pytest.approx(metrics, abs=1e-6)
+    folds = (0, 1, 6, 7)  # 120 rows in 7 folds, of which the first has one row more; there is no fold 7
+    found = planned([configure(tmp_path / f"{fold}", *words, f"data.fold={fold}") for fold in folds])
+    assert [numbers for numbers, _ in found.parts] == [[1, 2]]
+    assert found.alone == {0: "", 3: ""}  # the last says what is wrong when it trains
 
 
 def test_a_member_that_stopped_early_has_stopped_and_one_that_diverged_keeps_its_best(tmp_path: Path) -> None:
     words = ["data=iris", "callbacks.early_stopping.patience=2", "test=false", "trainer.precision=64-true"]
     rates = ["optimizer.lr=1e-30", "optimizer.lr=0.05", "optimizer.lr=1e200"]
-    members = train_population([configure(tmp_path / f"{i}", *words, rate) for i, rate in enumerate(rates)])
+    members = train_as_one([configure(tmp_path / f"{i}", *words, rate) for i, rate in enumerate(rates)])
     assert members[0].epochs == 3
     more = configure(tmp_path / "0", *words, rates[0], "trainer.max_epochs=120")
     assert train(*continued(more, ["trainer.max_epochs"], False)) == pytest.approx(members[0].metrics)
@@ -105,9 +103,15 @@ def test_a_member_that_stopped_early_has_stopped_and_one_that_diverged_keeps_its
     assert not (tmp_path / "2" / "metrics.json").exists()
 
 
-@pytest.mark.parametrize("layer", [lambda width: torch.nn.BatchNorm1d(width), lambda _: torch.nn.Dropout(0.5)])
-def test_a_net_with_buffers_or_dropout_is_told_to_train_alone(
-    layer: Callable[[int], torch.nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (lambda width: torch.nn.BatchNorm1d(width), "its training_step leaves net.body.0"),
+        (lambda _: torch.nn.Dropout(0.5), "its training_step draws random numbers: see sweep.stack_dropout"),
+    ],
+)
+def test_a_net_that_keeps_count_or_drops_trains_alone(
+    layer: Callable[[int], torch.nn.Module], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def normed(in_features: int, out_features: int) -> torch.nn.Module:
         return torch.nn.Sequential(layer(in_features), torch.nn.Linear(in_features, out_features))
@@ -115,8 +119,73 @@ def test_a_net_with_buffers_or_dropout_is_told_to_train_alone(
     normed.__module__ = nets.__name__
     monkeypatch.setattr(nets, "normed", normed, raising=False)
     configs = [configure(tmp_path / f"{i}", "data=iris") for i in range(2)]
-    members = train_population([config | {"model": {"_target_": f"{nets.__name__}.normed"}} for config in configs])
-    assert ["hydra/launcher=basic" in str(member.error) for member in members] == [True, True]
+    found = planned([config | {"model": {"_target_": f"{nets.__name__}.normed"}} for config in configs])
+    assert not found.parts
+    assert [why.startswith(reason) for why in found.alone.values()] == [True, True]
+
+
+class Changed(Classifier):
+    """A fork's Classifier: `change` is what it does otherwise."""
+
+    change = ""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)
+        if self.change == "penalty":
+            return loss + 0.01 * sum(p.abs().sum() for p in self.net.parameters())
+        if self.change == "doubled":
+            return 2 * loss
+        if self.change == "batch_idx":
+            return loss * (1 + batch_idx % 2)
+        if self.change == "epoch":
+            return loss * (1 + self.current_epoch)
+        if self.change == "log":
+            self.log("train/seen", loss)
+        if self.change == "random":
+            return loss * torch.rand(())
+        if self.change == "count":
+            self.count = getattr(self, "count", 0) + 1
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        if self.change == "groups":
+            weights = [p for p in self.net.parameters() if p.dim() > 1]
+            rest = [p for p in self.net.parameters() if p.dim() < 2]
+            groups = [{"params": weights, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
+            return torch.optim.AdamW(groups, lr=self.optimizer.keywords["lr"], betas=(0.8, 0.95))  # type: ignore[attr-defined]
+        return super().configure_optimizers()
+
+
+@pytest.mark.parametrize("change", ["", "penalty", "doubled", "groups"])
+def test_what_a_fork_changes_is_what_a_stack_trains(
+    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classifier, "Classifier", type("Changed", (Changed,), {"change": change}))
+    words = ["data=iris", "trainer.precision=64-true", "trainer.max_epochs=4", "test=false"]
+    train_as_one([configure(tmp_path / f"stacked{i}", *words, *job) for i, job in enumerate(RATES)])
+    for i, job in enumerate(RATES):
+        train(configure(tmp_path / f"alone{i}", *words, *job))
+        one, other = (open_run(tmp_path / f"{kind}{i}", "last").weights for kind in ("stacked", "alone"))
+        assert all((one[key] - other[key]).norm() <= 1e-9 * other[key].norm() for key in one), change
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("batch_idx", "its training_step reads batch_idx"),
+        ("epoch", "its training_step reads trainer"),
+        ("log", "its training_step logs"),
+        ("random", "its training_step draws random numbers: see sweep.stack_dropout"),
+        ("count", "its training_step leaves count changed"),
+    ],
+)
+def test_a_step_that_is_more_than_a_function_of_its_batch_trains_alone(
+    change: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classifier, "Classifier", type("Changed", (Changed,), {"change": change}))
+    found = planned([configure(tmp_path / f"{i}", "data=iris", *job) for i, job in enumerate(RATES)])
+    assert not found.parts
+    assert set(found.alone.values()) == {reason}
 
 
 def test_soft_labels_in_batches_as_long_as_the_stack(tmp_path: Path) -> None:
@@ -124,7 +193,7 @@ def test_soft_labels_in_batches_as_long_as_the_stack(tmp_path: Path) -> None:
     pl.DataFrame({"x": share, "no": 1 - share, "yes": share}).write_parquet(tmp_path / "table.parquet")
     words = ["data=parquet", f"data.path={tmp_path / 'table.parquet'}", "data.target=[no,yes]", "data.batch_size=3"]
     words += ["trainer.max_epochs=2", "trainer.precision=64-true", "test=false"]
-    members = train_population([configure(tmp_path / f"stacked{i}", *words, *job) for i, job in enumerate(RATES)])
+    members = train_as_one([configure(tmp_path / f"stacked{i}", *words, *job) for i, job in enumerate(RATES)])
     for i, job in enumerate(RATES):
         assert members[i].metrics == pytest.approx(train(configure(tmp_path / f"alone{i}", *words, *job)), abs=1e-6)
 
@@ -136,7 +205,7 @@ def test_a_member_goes_on_as_its_run_alone_would(tmp_path: Path) -> None:
         ["scheduler=cosine", "scheduler.total=null", "+scheduler.make.T_max=50"],
     ):
         folder = tmp_path / str(len(kind))
-        train_population(
+        train_as_one(
             [
                 configure(folder / f"half{i}", *common, *kind, *job, "trainer.max_epochs=6")
                 for i, job in enumerate(RATES)
@@ -156,7 +225,7 @@ def test_a_member_goes_on_as_its_run_alone_would(tmp_path: Path) -> None:
 
 def test_in_float32_the_metrics_agree(tmp_path: Path) -> None:
     configs = [configure(tmp_path / f"stacked{i}", *job) for i, job in enumerate(RATES)]
-    members = train_population(configs)
+    members = train_as_one(configs)
     for i, (member, job) in enumerate(zip(members, RATES, strict=True)):
         metrics = train(configure(tmp_path / f"alone{i}", *job, "test=false"))
         assert member.metrics == pytest.approx(metrics, abs=1e-3)
@@ -186,7 +255,7 @@ def test_a_net_of_other_layers(doubled: int, tmp_path: Path, monkeypatch: pytest
         made = configure(folder, "trainer.precision=64-true", "trainer.max_epochs=5", "data=iris", *job, "test=false")
         return made | {"model": {"_target_": f"{nets.__name__}.normed"}}
 
-    train_population([config(tmp_path / f"stacked{i}", job) for i, job in enumerate(RATES)])
+    train_as_one([config(tmp_path / f"stacked{i}", job) for i, job in enumerate(RATES)])
     for i, job in enumerate(RATES):
         train(config(tmp_path / f"alone{i}", job))
         one, other = (open_run(tmp_path / f"{name}{i}", "last").weights for name in ("stacked", "alone"))
@@ -194,35 +263,35 @@ def test_a_net_of_other_layers(doubled: int, tmp_path: Path, monkeypatch: pytest
 
 
 def test_what_cannot_be_stacked_trains_alone(tmp_path: Path) -> None:
-    def key(*words: str) -> str | None:
-        return stackable(configure(tmp_path, *words))
+    def reasons(*words: str) -> set[str]:
+        return set(planned([configure(tmp_path / str(i), *words) for i in range(2)]).alone.values())
 
-    assert key("optimizer.lr=0.1", "seed=3") == key("optimizer.lr=0.2", "data.fold=1", "loss.label_smoothing=0.1")
-    assert key() != key("model.hidden=[8]")
-    assert key() != key("data=iris")
-    for words in (
-        "trainer.limit_val_batches=1",
-        "data.batch_size=9000",
-        "model.dropout=0.1",
-        "trainer.gradient_clip_val=1.0",
-        "trainer=ddp",
-        "speed.compile=default",
-        "logger=tensorboard",
+    assert not reasons("logger=tensorboard", "+trainer.min_epochs=5")
+    norms = "GradientNorms.on_before_optimizer_step is not played in a stack"
+    for words, reason in (
+        (["trainer.limit_val_batches=1"], "trainer.limit_val_batches=1"),
+        (["data.batch_size=9000"], "a step of 9000 rows would gain nothing"),
+        (["model.dropout=0.1"], "its training_step draws random numbers: see sweep.stack_dropout"),
+        (["trainer.gradient_clip_val=1.0"], "trainer.gradient_clip_val=1.0 is of single ones"),
+        (["speed.compile=default"], "speed.compile=default"),
+        (["speed.stack=false"], "speed.stack=false"),
+        (["callbacks.gradient_norms.every_n_steps=1"], norms),
     ):
-        assert key(words) is None
+        assert reasons(*words) == {reason}
     if not torch.cuda.is_available():
-        assert key("model.hidden=[512,512]", "data.batch_size=1024") is None
-    assert key("callbacks.gradient_norms.every_n_steps=1") is None
-    configs = {i: configure(tmp_path, f"seed={i}") for i in range(5)}
-    assert stacks(configs, 2) == [[0, 1], [2, 3], [4]]
+        wide = reasons("model.hidden=[512,512]", "data.batch_size=1024")
+        assert wide == {"a step of a net so wide would gain nothing"}
+    apart = planned([configure(tmp_path / str(i), *words) for i, words in enumerate((["model.hidden=[8]"], []))])
+    assert apart.alone == {0: "", 1: ""}
+    found = planned([configure(tmp_path / str(i), f"seed={i}", "sweep.max_stack=2") for i in range(5)])
+    assert [numbers for numbers, _ in found.order()] == [[0, 1], [2, 3], [4]]
 
 
 def test_dropout_is_stacked_when_asked_and_drops_for_each_member_in_training_alone(tmp_path: Path) -> None:
     words = ["data=iris", "model.dropout=0.5", "trainer.max_epochs=3", "test=false"]
     words += ["sweep.stack_dropout=true", "trainer.precision=64-true"]
     configs = [configure(tmp_path / str(i), *words) for i in range(2)]  # equal but for their folders
-    assert stacks(dict(enumerate(configs)), None) == [[0, 1]]
-    members = train_population(configs)
+    members = train_as_one(configs)
     assert members[0].metrics["val/loss"] != members[1].metrics["val/loss"]
     for i, member in enumerate(members):
         run = open_run(tmp_path / str(i))
@@ -236,13 +305,10 @@ def test_as_many_members_as_half_of_the_memory_holds(tmp_path: Path, monkeypatch
     member = 4 * (10 * 32 + 100 * (8 + 5 + 7 + 2))
     for members, free in ((1, 0), (1, 2 * member), (2, 5 * member), (3, 6 * member)):
         assert most_members(net, rows=100, bytes_each=4, free=free) == members
-    words = ["data=iris", "trainer.max_epochs=1"]
-    whole = train_population([configure(tmp_path / f"whole{i}", *words, *job) for i, job in enumerate(RATES)])
-    monkeypatch.setattr(training, "free_memory", lambda _: 150_000)
-    split = train_population([configure(tmp_path / f"split{i}", *words, *job) for i, job in enumerate(RATES)])
-    assert 1 <= most_members(split[0].classifier.net, 30, 4, 150_000) < 3
-    for one, other in zip(whole, split, strict=True):
-        assert one.metrics == pytest.approx(other.metrics, abs=1e-6)
+    monkeypatch.setattr(plan, "free_memory", lambda _: 300_000)
+    found = planned([configure(tmp_path / f"split{i}", "data=iris", *job) for i, job in enumerate([*RATES, *RATES])])
+    assert 1 < len(found.parts) <= 3
+    assert sorted(number for numbers, _ in found.parts for number in numbers) == list(range(6))
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -387,7 +453,7 @@ def test_the_range_test_finds_a_rate_that_trains_well(
     rates = [rate * factor for factor in (1, 0.01, 0.1, 10, 100)]
     words = ["data=digits", "trainer.max_epochs=12"]
     jobs = [configure(tmp_path / f"{rate}", *words, f"optimizer.lr={rate}") for rate in rates]
-    losses = [member.metrics.get("val/loss", np.inf) for member in train_population(jobs)]
+    losses = [member.metrics.get("val/loss", np.inf) for member in train_as_one(jobs)]
     assert losses[0] < 1.1 * min(losses)
 
 

@@ -10,15 +10,24 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import configure
-from handed import open_run, train
+from handed import open_run, set_up, train, trainer_of
 from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 from torch import nn
 
 from classify import build
 from classify.classifier import Classifier
 from tabrun.runs import pace
+from tabrun.runs.chunks import chunk_size
 from tabrun.tables.columns import Number
 from tabrun.tables.schema import Schema
+
+
+def handed(*words: str) -> int:
+    """How many mini-batches the Trainer of this config would be handed as one."""
+    config = configure("unused", *words)
+    data = set_up(config)
+    assert data.schema
+    return chunk_size(build.classifier(config, data.schema), data, trainer_of(config, {}), config["speed"]["chunk"])[0]
 
 
 def schema(num_classes: int) -> Schema:
@@ -50,6 +59,7 @@ def test_metrics_are_scikit_learns(num_classes: int) -> None:
     assert measures.loss.update_count == 0  # compute starts anew
 
 
+@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
 def test_one_hot_soft_and_index_labels() -> None:
     classifier = Classifier(nn.Identity(), partial(torch.optim.SGD, lr=0.1))
     scores, labels = torch.randn(8, 3), torch.randint(3, (8,))
@@ -122,7 +132,7 @@ def test_many_mini_batches_in_one_step_of_the_trainer_change_nothing(words: str,
     ],
 )
 def test_the_trainer_is_handed_many_mini_batches_where_nothing_listens(words: list[str], number: int) -> None:
-    assert pace.batches_per_step(configure("unused", *words)) == number
+    assert handed(*words) == number
 
 
 def last_rate(config: dict[str, Any]) -> float:
@@ -160,7 +170,7 @@ def test_early_stopping_and_best_checkpoint_follow_the_monitor(tmp_path: Path) -
 def test_what_needs_each_batch_is_not_given_many() -> None:
     for words in ("trainer.gradient_clip_val=1.0", "trainer.limit_train_batches=3"):
         with pytest.raises(ValueError, match="leave it out"):
-            pace.batches_per_step(configure("unused", "speed.chunk=4", words))
+            handed("speed.chunk=4", words)
 
 
 def test_the_step_of_the_classifier_is_the_one_that_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +184,7 @@ def test_the_step_of_the_classifier_is_the_one_that_is_taken(tmp_path: Path, mon
     own = Classifier.training_step
     monkeypatch.setattr(Classifier, "training_step", counting)
     train(configure(tmp_path, "trainer.max_epochs=1"))
-    assert rows == [32] * 10 + [21]
+    assert rows == [32] + [32] * 10 + [21]  # the first is a look at what a step does, on a copy
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
@@ -225,7 +235,8 @@ def test_threads_are_as_many_as_pay(words: list[str], threads: int, monkeypatch:
     monkeypatch.setattr(pace, "ALL_THREADS", 3)
     config = configure("unused", *words)
     try:
-        pace.set_threads(config, build.net(config, schema(2)))
+        net = build.net(config, schema(2))
+        pace.set_threads(config["speed"]["threads"], config["data"]["batch_size"], net)
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)

@@ -84,7 +84,7 @@ def overridden(part: Any, base: type, names: tuple[str, ...]) -> Iterator[str]:
 def unsaid(module: LightningModule, data: TabularData, trainer: Trainer) -> str:
     """What only shows when a step is taken: that it logs, or raises, or gives no loss; tried on a copy."""
     precision, logged = trainer.precision_plugin, []
-    tried = precision.convert_module(copy.deepcopy(module))
+    tried: Any = precision.convert_module(copy.deepcopy(module))
     tried.trainer = trainer
     tried.log = tried.log_dict = lambda *arguments, **options: logged.append(arguments)
     batch = precision.convert_input(next(iter(data.batches("train", data.batch_size))))
@@ -144,14 +144,16 @@ class Chunked(lightning.LightningModule):
                 chunk.epochs.add(loss, mini_batch)
                 for one in schedulers:
                     if (number + 1) % one.frequency == 0:
-                        one.scheduler.step()
+                        one.scheduler.step()  # type: ignore[call-arg]
         finally:
             trainer.callbacks, chunk.stepping = listening, False  # type: ignore[attr-defined]
 
     def log(self, name: str, *arguments: Any, **options: Any) -> None:
         """Without the loggers, as Lightning would number their rows by what it was handed."""
         if self.chunk.stepping:
-            raise UserError(f"{type(self).__name__}.training_step logs {name}, which it did not at first: speed.chunk=1")
+            raise UserError(
+                f"{type(self).__name__}.training_step logs {name}, which it did not at first: speed.chunk=1"
+            )
         if options.get("logger", True) is not False:
             self.chunk.row.add(name)
         super().log(name, *arguments, **options | {"logger": False})

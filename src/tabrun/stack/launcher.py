@@ -63,6 +63,7 @@ class Launcher(HydraLauncher):
         """Trains what has not finished, and fills `returns`."""
         from tabrun.stack.plan import planned
 
+        assert self.build is not None
         plan = planned(self.build, configs)
         plan.alone = {number: why for number, why in plan.alone.items() if number not in finished}
         plan.parts = [part for part in plan.parts if not finished.issuperset(part[0])]  # one that was cut trains whole

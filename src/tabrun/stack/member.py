@@ -169,7 +169,8 @@ def write(build: Build, member: Member, identity: dict[str, Any]) -> None:
     folder = Path(member.config["folder"])
     lock(folder)
     identity = identity | {"data_sha256": member.table.sha256}
-    loggers, position = build.loggers(member.config), {}
+    loggers = build.loggers(member.config)
+    position: dict[str, Any] = {}
     for logger in loggers:
         for row in member.log:
             logger.log_metrics({k: v for k, v in row.items() if k != "step"}, int(row["step"]))

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-PER_MEMBER = ("params", "lr", "weight_decay")  # of a parameter group: what members may differ in
+PER_MEMBER = (
+    "params",
+    "lr",
+    "initial_lr",
+    "max_lr",
+    "min_lr",
+    "weight_decay",
+)  # of a parameter group: what members may differ in
 MOVED = ("momentum", "betas")  # what OneCycleLR moves beside the rate
 
 
@@ -39,7 +46,8 @@ class StackedOptimizer(Optimizer):
         settings = [shared(group) | {"lr": 1.0, "weight_decay": 0.0} for group in optimizers[0].param_groups]
         settings = [group if "weight_decay" in optimizers[0].defaults else without(group) for group in settings]
         own = [{"params": [move], **group} for move, group in zip(self.moves, settings, strict=True)]
-        self.inner: Optimizer = type(optimizers[0])(own)
+        kind: Any = type(optimizers[0])
+        self.inner: Optimizer = kind(own)
         self.decoupled = bool(optimizers[0].defaults.get("decoupled_weight_decay", False))
         self.decays = self.of_each_weight("weight_decay")
         self.decaying = bool(self.decays.any())
@@ -112,7 +120,7 @@ class StackedOptimizer(Optimizer):
 
 def shared(group: dict[str, Any]) -> dict[str, Any]:
     """Of a parameter group, what all members of a stack have in common."""
-    return {key: value for key, value in group.items() if key not in PER_MEMBER and not key.endswith("_lr")}
+    return {key: value for key, value in group.items() if key not in PER_MEMBER}
 
 
 def without(group: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from lightning.pytorch.core.hooks import CheckpointHooks, DataHooks, ModelHooks
 from torch import nn
 
 from tabrun.runs.build import Build, Config, quieten
-from tabrun.runs.chunks import MOST_BATCHES, STEP_ROWS, listeners
+from tabrun.runs.chunks import STEP_ROWS, listeners
 from tabrun.runs.pace import free_memory
 from tabrun.stack.member import Member, Unplayed
 from tabrun.stack.optimizer import shared
@@ -51,7 +51,8 @@ class Plan:
 
 def planned(build: Build, configs: dict[int, Config]) -> Plan:
     """Builds each job's parts, puts the equal ones together, and proves that they train as one as they would alone."""
-    plan, known = Plan(), {}
+    plan = Plan()
+    known: dict[str, Any] = {}
     alike: dict[Any, dict[int, Member]] = {}
     quieten()
     for number, config in configs.items() if len(configs) > 1 else ():
@@ -129,8 +130,13 @@ def unplayed(member: Member) -> Iterator[str]:
 def signature(member: Member, optimizer: Any, scheduler: Any) -> Any:
     """What members of a stack have in common; the proof tells the rest."""
     module, table = member.module, member.table
-    groups = [repr(sorted(shared(group).items(), key=str)) + str(len(group["params"])) for group in optimizer.param_groups]
-    given = scheduler and (type(scheduler["scheduler"]).__name__, *(scheduler[k] for k in ("interval", "frequency", "monitor")))
+    groups = [
+        repr(sorted(shared(group).items(), key=str)) + str(len(group["params"])) for group in optimizer.param_groups
+    ]
+    given = scheduler and (
+        type(scheduler["scheduler"]).__name__,
+        *(scheduler[k] for k in ("interval", "frequency", "monitor")),
+    )
     shapes = tuple((name, p.shape, p.requires_grad) for name, p in module.named_parameters())
     own = member.config["sweep"]["stack_dropout"], member.config["speed"]["threads"], member.config["speed"]["chunk"]
     made = type(module).__qualname__, repr(module), shapes, type(optimizer).__qualname__, tuple(groups), given

@@ -56,7 +56,9 @@ def prove(way: Any, members: list[Member], optimizer: bool = True) -> dict[int, 
         layout = Layout(modules[0], members[0].optimizers()[0])
         for module in modules:
             module.train(not dropout)
-        batches = [[cut(batch, module) for batch in one.mini_batches()] for one, module in zip(members, modules, strict=True)]
+        batches = [
+            [cut(batch, module) for batch in one.mini_batches()] for one, module in zip(members, modules, strict=True)
+        ]
         found: dict[int, str] = {}
         own: list[Any] = [None] * len(members)
         for place, (module, pair) in enumerate(zip(modules, batches, strict=True)):
@@ -68,7 +70,15 @@ def prove(way: Any, members: list[Member], optimizer: bool = True) -> dict[int, 
         if right:
             for module in modules:
                 module.trainer, module.log = Unread("trainer"), Unread("self.log")
-            compare([modules[p] for p in right], way, layout, [batches[p] for p in right], [own[p] for p in right], right, found)
+            compare(
+                [modules[p] for p in right],
+                way,
+                layout,
+                [batches[p] for p in right],
+                [own[p] for p in right],
+                right,
+                found,
+            )
         if optimizer and (right := [place for place in right if place not in found]):
             prove_steps([members[place] for place in right], layout, right, found)
         for module in modules:
@@ -78,7 +88,13 @@ def prove(way: Any, members: list[Member], optimizer: bool = True) -> dict[int, 
 
 
 def compare(
-    modules: list[Any], way: Any, layout: Layout, batches: list[Any], own: list[Any], places: list[int], found: dict[int, str]
+    modules: list[Any],
+    way: Any,
+    layout: Layout,
+    batches: list[Any],
+    own: list[Any],
+    places: list[int],
+    found: dict[int, str],
 ) -> None:
     """Notes the members for which a way gives another loss or gradient than their own training_step."""
     names = [*layout.names, *layout.held]
@@ -132,9 +148,9 @@ def left_behind(module: nn.Module) -> dict[str, Any]:
         for name, value in vars(part).items():
             if isinstance(value, int | float | str | None):
                 found[f"{prefix}.{name}".lstrip(".")] = repr(value)  # as nan is not nan
-            elif isinstance(value, list | dict | set) and name not in ("_parameters", "_buffers", "_modules"):
+            elif isinstance(value, list | dict | set):
                 found[f"{prefix}.{name}".lstrip(".")] = len(value)
-    return found | {name: (value.sum().item(), value._version) for name, value in module.named_buffers()}
+    return found | {name: value.sum().item() for name, value in module.named_buffers()}
 
 
 def prove_steps(members: list[Member], layout: Layout, places: list[int], found: dict[int, str]) -> None:
@@ -198,8 +214,9 @@ def kept_random() -> Iterator[None]:
         torch.set_rng_state(states[2])
 
 
-def random_states() -> list[bytes]:
-    return [repr(random.getstate()[1][-1:]).encode(), np.random.get_state()[1].tobytes(), torch.get_rng_state().numpy().tobytes()]  # type: ignore[index, union-attr]
+def random_states() -> list[Any]:
+    arrays: Any = np.random.get_state()
+    return [random.getstate(), arrays[1].tobytes(), arrays[2:], torch.get_rng_state().numpy().tobytes()]
 
 
 def cut(batch: Any, module: nn.Module) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-
 from tabrun.cli.errors import UserError
 from tabrun.runs.build import Build
 from tabrun.runs.chunks import MOST_BATCHES, STEP_ROWS

@@ -17,12 +17,10 @@ class Unread:
     """Stands in for what a step must not read, and says that it did."""
 
     def __init__(self, name: str) -> None:
-        object.__setattr__(self, "_name", name)
+        self.name = name
 
     def refuse(self, *arguments: Any) -> Any:
-        name = object.__getattribute__(self, "_name")
-        asked = arguments[0] if name == "trainer" and arguments and isinstance(arguments[0], str) else ""
-        raise Unplayed(f"its training_step reads {name}{f'.{asked}' if asked else ''}")
+        raise Unplayed(f"its training_step reads {self.name}")
 
     __getattr__ = __bool__ = __int__ = __index__ = __float__ = __str__ = __hash__ = refuse  # type: ignore[assignment]
     __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __mod__ = __floordiv__ = refuse  # type: ignore[assignment]
@@ -56,7 +54,9 @@ class Mapped:
     def losses(self, values: Sequence[Tensor], batch: Any) -> Tensor:
         """(P,), of parameters (P, ...) and a batch that all members share, or with rows (P, rows, ...)."""
         shared = 0 if numbers_of(batch).dim() == 3 else None
-        call = vmap(lambda p, b, rows: functional_call(self.step, (p, b), (rows,)), (0, 0, shared), randomness="different")
+        call = vmap(
+            lambda p, b, rows: functional_call(self.step, (p, b), (rows,)), (0, 0, shared), randomness="different"
+        )
         return call(dict(zip(self.names, values, strict=True)), self.buffers, batch)
 
 
@@ -82,7 +82,9 @@ class Batched:
         body = net.body.named_children() if isinstance(net.body, nn.Sequential) else [("", net.body)]
         self.layers = [self.layer(layer, f"net.body.{name}".rstrip(".")) for name, layer in body]
         self.head = net.head if elementwise(net.head) else rows_first(net.head)
-        plain = all(type(f) is nn.CrossEntropyLoss and f.weight is None and f.reduction == "mean" for f in self.functions)
+        plain = all(
+            type(f) is nn.CrossEntropyLoss and f.weight is None and f.reduction == "mean" for f in self.functions
+        )
         self.plain = plain and len({f.label_smoothing for f in self.functions}) == 1
         states = [{k: v for k, v in vars(f).items() if isinstance(v, int | float | str)} for f in self.functions]
         self.one_loss = all(s == states[0] and not [*f.buffers()] for s, f in zip(states, self.functions, strict=True))
@@ -96,12 +98,12 @@ class Batched:
 
     def layer(self, layer: Any, name: str) -> Callable[[Sequence[Tensor], Tensor], Tensor]:
         places = self.own(name)
-        weight, bias = (places.get(kind) for kind in ("weight", "bias"))
+        weight, bias = (places.get(kind, -1) for kind in ("weight", "bias"))
         if type(layer) is nn.Linear:
-            if bias is None:
+            if bias < 0:
                 return lambda values, rows: values[weight] @ rows
             return lambda values, rows: torch.baddbmm(values[bias].unsqueeze(-1), values[weight], rows)
-        if type(layer) is nn.LayerNorm and weight is not None and bias is not None and len(layer.normalized_shape) == 1:
+        if type(layer) is nn.LayerNorm and min(weight, bias) >= 0 and len(layer.normalized_shape) == 1:
 
             def norm(values: Sequence[Tensor], rows: Tensor) -> Tensor:
                 found = F.layer_norm(rows.transpose(1, 2), layer.normalized_shape, eps=layer.eps).transpose(1, 2)
