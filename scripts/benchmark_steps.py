@@ -115,9 +115,9 @@ class Work:
 
         classifier = build.classifier(config, data.schema)
         saved = {"config": config, "schema": data.schema.plain(), "record": {}}
-        for time in range(times):
+        for number in range(times):
             trainer = trainer_of(build, config, saved)
-            if not time:
+            if number == 0:
                 in_chunks(classifier, data, trainer, config["speed"])
             found = self.seconds(lambda trainer=trainer: trainer.fit(classifier, data))  # type: ignore[misc]
         return found

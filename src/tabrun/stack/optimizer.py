@@ -137,7 +137,7 @@ class Schedules:
             optimizer.step()  # moves nothing, as there are no gradients; a scheduler warns that is stepped before it
 
     def after(self, interval: str, values: Sequence[dict[str, float]] | None = None, number: int = 0) -> None:
-        """Steps those of this interval, after the `number`th of them (1 is the first); values: each member's metrics."""
+        """Steps those of this interval, after the `number`th (1 is the first); values: each member's metrics."""
         first: Any = self.given[0]
         if not first or first["interval"] != interval or number % first["frequency"]:
             return

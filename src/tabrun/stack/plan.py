@@ -100,9 +100,10 @@ def own_reason(config: Config) -> str:
     speed = config["speed"]
     if not speed.get("stack", True):
         return "speed.stack=false"
-    return next((f"{key}={value}" for key, value in
-                 (("init_from", config["init_from"]), ("speed.compile", speed["compile"]), ("speed.chunk", speed["chunk"]))
-                 if value and (key != "speed.chunk" or value == 1)), "")  # fmt: skip
+    if speed["chunk"] == 1:
+        return "speed.chunk=1"
+    given = {"init_from": config["init_from"], "speed.compile": speed["compile"]}
+    return next((f"{key}={value}" for key, value in given.items() if value), "")
 
 
 def unplayed(member: Member) -> Iterator[str]:

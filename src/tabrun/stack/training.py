@@ -17,7 +17,7 @@ from tabrun.stack.network import Network
 
 
 def train_stack(build: Build, members: list[Member], way: Any) -> None:
-    """Trains these as one; each then holds its own outcome, or its error. Unplayed: one trained otherwise than alone."""
+    """Trains these as one; each then holds its outcome, or its error. Unplayed: one trained otherwise than alone."""
     config, table = members[0].config, members[0].table
     for member in members:
         speed = member.config["speed"]["chunk"]
