@@ -59,7 +59,7 @@ class Epochs(Callback):
         mean = trainer.strategy.reduce(self.loss / self.rows)
         if not mean.isfinite():
             raise UserError(diverged(mean.item(), trainer.current_epoch, trainer.global_step))
-        pl_module.log("train/loss", mean)
+        pl_module.log("train/loss", mean, sync_dist=True)  # said of what is equal already, or Lightning warns
         self.loss, self.rows = 0.0, 0.0
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
