@@ -111,9 +111,9 @@ def in_chunks(module: LightningModule, data: TabularData, trainer: Trainer, spee
     if speed["compile"]:  # for two sizes, the batch's and the last one's, in each run of a process
         options: dict[str, Any] = {"mode": speed["compile"], "dynamic": False, "isolate_recompiles": True}
         step = torch.compile(step, **options)
-    if data.batches_per_step == 1:
-        module.training_step = step  # type: ignore[method-assign]
-    else:
+        if data.batches_per_step == 1:
+            module.training_step = step  # type: ignore[method-assign]
+    if data.batches_per_step > 1:
         sums = next(one for one in trainer.callbacks if isinstance(one, Epochs))  # type: ignore[attr-defined]
         batches = math.ceil(len(data.index["train"]) / data.batch_size)
         chunked(module, Chunk(step, sums, data.batch_size, data.batches_per_step, batches))

@@ -114,7 +114,9 @@ def compare(
 
 
 def close(found: Tensor, expected: Tensor, nothing: float) -> bool:
-    """Whether both are equal to LARGEST of the expected, or to what is nothing beside the rest."""
+    """Whether both are equal to LARGEST of the expected, or to what is nothing beside the rest; or both diverged."""
+    if not expected.isfinite().all():
+        return not found.isfinite().all()
     gap = (found - expected).abs().max()
     return bool(gap <= max(LARGEST * float(expected.abs().max()), nothing))
 
