@@ -30,7 +30,7 @@ from sklearn.preprocessing import StandardScaler
 import classify as template
 from classify import build, load
 from tabrun.runs.run import Run
-from tabrun.tables import csv_file
+from tabrun.tables import csv_file, reader
 from tabrun.tables import sources as tables
 from tabrun.tables.columns import FIRST_CODE, MISSING, UNSEEN, Category, Columns, Number
 from tabrun.tables.data import take
@@ -469,7 +469,7 @@ def test_predictions_in_parquet_keep_every_kind_of_id(tmp_path: Path, monkeypatc
     frame.write_parquet(file := tmp_path / "table.parquet")
     words = ["data=parquet", f"data.path={file}", "data.target=y", f"data.id=[{','.join(ID)}]", "trainer.max_epochs=1"]
     train(configure(tmp_path / "run", *words))
-    monkeypatch.setattr(tables, "BATCH_ROWS", 7)
+    monkeypatch.setattr(reader, "BATCH_ROWS", 7)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["predict", "run", "table.parquet", "-o", "out.Parquet"])
     predict.main(build)
