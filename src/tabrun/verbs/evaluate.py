@@ -113,7 +113,7 @@ def evaluate(run: Run, table: str | None, threshold: float | None, calibrate: bo
         rows, labels, weights = take(rows, counted), labels[counted], [weights[0][counted]]
     scores, truth = classifier(rows), hard(labels)
     shares = {"sample_weight": weights[0].numpy() if weights else None}
-    result |= {"rows": len(truth), "weight": data.weight if weights else None, "threshold": threshold}
+    result |= {"rows": len(truth), "threshold": threshold} | ({"weight": data.weight} if weights else {})
 
     def report(probabilities: Any) -> dict[str, float | None]:
         return measure(truth, probabilities.numpy(), decide(probabilities, threshold).numpy(), **shares)
@@ -154,7 +154,7 @@ def show(result: dict[str, Any]) -> str:
     ]
     if "temperature" in result:
         tables += [f"temperature {result['temperature']:.4f}, fitted on the validation rows: predict --temperature"]
-    how = f", by the weights in {result['weight']}, but calibration_error" if result["weight"] else ""
+    how = f", by the weights in {result['weight']}, but calibration_error" if "weight" in result else ""
     return "\n\n".join([f"{result['rows']} rows of {result['table']}{how}", *tables])
 
 
