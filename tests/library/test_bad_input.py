@@ -259,11 +259,15 @@ TABLE_WORDS = {  # tables that need more words
         "data.weight=w",
         r"w, row 31: 'much' is not a nu",
     ),
-    "weight_zero": ("x,w,y\n" + ROWS.replace(",", ",0,"), "data.weight=w", r"column w: every weight is 0"),
+    "weight_zero": (
+        "x,w,y\n" + ROWS.replace(",", ",0,"),
+        "data.weight=w",
+        r"column w: every weight of the train rows is 0",
+    ),
     "weight_train": (
         "x,w,y,s\n" + SPLIT.format(*[0] * 4, *[1] * 8),
         "data.weight=w data.split.column=s",
-        r"column w: all rows of train, of val or",
+        r"column w: every weight of the train rows is 0",
     ),
     "weight_target": (
         "x,w,y\n" + ROWS.replace(",", ",1,"),

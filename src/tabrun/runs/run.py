@@ -121,7 +121,7 @@ class Run:
             with numbered(numbers):
                 if not isinstance(target, str):
                     probabilities(frame, target)
-                weights = weights_of(frame, weight and str(weight))
+                weights = weights_of(frame, weight and str(weight), {"table's": slice(None)})
                 return self.schema.rows(frame), self.schema.labels(frame), *([] if weights is None else [weights])
 
     def data(self) -> TabularData:

@@ -13,13 +13,6 @@ import polars as pl
 from tabrun.cli.errors import UserError
 from tabrun.tables.values import RowError, check_rows, read_as
 
-KINDS: dict[Any, str] = {
-    pl.Float32: "a number",
-    pl.Int64: "a number",
-    pl.Float64: "a number",
-    pl.Boolean: "true or false",
-    pl.Date: "a date",
-}
 NO_CSV = {  # first bytes: what such a file is, and what to do
     b"PK\x03\x04": "a zip archive or an Excel workbook: save the table as CSV",
     b"\xd0\xcf\x11\xe0": "an Excel workbook: save the table as CSV",
@@ -72,10 +65,11 @@ def mended(text: pl.DataFrame, types: Mapping[str, Any], given: Container[str]) 
         if kind.is_integer() and values.null_count() > column.null_count():
             found[column.name] = kind = pl.Float64()
             values = read_as(column, kind)
+        what = "a number" if kind.is_numeric() else "a date" if kind.is_temporal() else "true or false"
         if column.name not in given:
             todo = ", as the rows that its kind was told from: mend it, name it in data.read.null_values, or raise "
             todo += "data.read.head"
-        check_rows(column, column.is_not_null() & values.is_null(), f" is not {KINDS.get(kind, kind)}{todo}")
+        check_rows(column, column.is_not_null() & values.is_null(), f" is not {what}{todo}")
     return found
 
 

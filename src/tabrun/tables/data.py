@@ -7,13 +7,14 @@ import json
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import lightning
 import numpy as np
 import polars as pl
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from tabrun.cli.errors import UserError
@@ -27,6 +28,7 @@ from tabrun.tables.values import columns_of, known, numbered
 EVALUATION_BATCH = 8192  # rows; nothing is learned from these batches, so their size is a matter of speed alone
 
 
+@dataclass(eq=False)
 class Batches:
     """Some rows of a table in memory, a batch at a time: (rows, labels), or (rows, labels, weights).
 
@@ -36,20 +38,17 @@ class Batches:
     Lightning asks for `state_dict` when it saves within an epoch, which then goes on after the batches that were taken.
     """
 
-    def __init__(
-        self,
-        rows: Rows,
-        labels: Tensor,
-        index: Tensor,
-        batch_size: int,
-        seed: int | None = None,
-        weights: Tensor | None = None,
-    ) -> None:
-        self.rows, self.labels, self.index, self.batch_size, self.seed = rows, labels, index, batch_size, seed
-        self.weights = weights
-        self.epoch: Callable[[], int] = lambda: 0
-        self.process, self.num_processes = 0, 1
-        self.num_taken = self.num_skipped = 0  # batches of this epoch
+    rows: Rows
+    labels: Tensor
+    index: Tensor
+    batch_size: int
+    seed: int | None = None
+    weights: Tensor | None = None
+    epoch: Callable[[], int] = lambda: 0
+    process: int = 0
+    num_processes: int = 1
+    num_taken: int = 0  # batches of this epoch
+    num_skipped: int = 0
 
     def order(self) -> Tensor:
         """This epoch's row numbers in this process, (rows,)."""
@@ -145,20 +144,18 @@ class TabularData(lightning.LightningDataModule):
                 unused = [*self.id, *self.split.columns, *columns_of(self.weight)]
                 known(frame, unused)
                 self.schema = self.schema or Schema.fit(frame, self.target, parts["train"], self.columns, unused)
-                self.labels, self.weights = self.schema.labels(frame), weights_of(frame, self.weight)
+                self.labels, self.weights = self.schema.labels(frame), weights_of(frame, self.weight, parts)
                 num_rows, slices = len(frame), deque(frame.iter_slices(SLICE_ROWS))
                 del frame  # so that what was read together is freed once it is encoded
                 self.rows = self.schema.encoded(num_rows, (slices.popleft() for _ in range(len(slices))))
-            if self.weights is not None and not all(self.weights[index].any() for index in parts.values()):
-                raise UserError(f"column {self.weight}: all rows of train, of val or of test have the weight 0")
         self.index = {name: torch.from_numpy(rows) for name, rows in parts.items()}
         self.sha256 = self._sha256()
 
     def labelled(self) -> tuple[pl.DataFrame, Sequence[int] | np.ndarray]:
         """The table's rows that have a target, and where they stood."""
         kinds: dict[str, Any] = dict.fromkeys(self.columns.ignore)
-        kinds |= dict.fromkeys([*self.id, *self.split.columns, *self.columns.categories], pl.String())
-        kinds |= dict.fromkeys(columns_of(self.weight), pl.String())  # so that a wrong one is said as it stands
+        texts = [*self.id, *self.split.columns, *columns_of(self.weight), *self.columns.categories]
+        kinds |= dict.fromkeys(texts, pl.String())
         kinds |= dict.fromkeys(self.columns.numbers, pl.Float64())
         for inferred in (*columns_of(self.target), *columns_of(self.split.time)):
             kinds.pop(inferred, None)
@@ -182,12 +179,9 @@ class TabularData(lightning.LightningDataModule):
     def to(self, device: torch.device) -> None:
         """Moves the table to a GPU with twice the memory free: batches are gathered there, without a transfer each."""
         size = sum(tensor.nbytes for tensor in self._tensors())
-        if device.type == "cuda" and size > torch.cuda.mem_get_info(device)[0] / 2:
-            return
-        rows = self.rows
-        self.rows = (rows[0].to(device), rows[1].to(device)) if isinstance(rows, tuple) else rows.to(device)
-        self.labels = self.labels.to(device)
-        self.weights = None if self.weights is None else self.weights.to(device)
+        if device.type != "cuda" or size <= torch.cuda.mem_get_info(device)[0] / 2:
+            whole = self.rows, self.labels, self.weights
+            self.rows, self.labels, self.weights = move_data_to_device(whole, device)
 
     def batches(self, part: str, batch_size: int = EVALUATION_BATCH, seed: int | None = None) -> Batches:
         """The rows of train, val or test, in the table's order unless there is a seed."""

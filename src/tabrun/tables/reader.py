@@ -41,12 +41,7 @@ class Table:
     def batches(self) -> Iterator[pl.DataFrame]:
         """The rows, some at a time, in bounded memory; UserError: what is wrong in which row (from 1) and column."""
         with in_file(self.path):
-            if self.is_parquet:
-                yield from parquet_batches(self.path)
-            else:
-                yield from csv_batches(
-                    self.path, self.kinds, self.separator, self.null_values, self.head, self.verbatim
-                )
+            yield from parquet_batches(self.path) if self.is_parquet else csv_batches(**vars(self))
 
     def frame(self) -> pl.DataFrame:
         """All rows; UserError also when there are none."""

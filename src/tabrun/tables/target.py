@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -61,8 +62,11 @@ def probabilities(frame: pl.DataFrame, targets: Sequence[str]) -> np.ndarray:
     return shares
 
 
-def weights_of(frame: pl.DataFrame, name: str | None) -> torch.Tensor | None:
-    """The column `name` in float32, (rows,), None without a name; RowError at the first that is no weight."""
+def weights_of(frame: pl.DataFrame, name: str | None, parts: Mapping[str, Any]) -> torch.Tensor | None:
+    """The column `name` in float32, (rows,), None without a name; RowError at the first that is no weight.
+
+    parts: row numbers by name; UserError for one in which no row counts.
+    """
     if name is None:
         return None
     known(frame, [name], ": data.weight names it")
@@ -73,6 +77,7 @@ def weights_of(frame: pl.DataFrame, name: str | None) -> torch.Tensor | None:
         weights = as_float64(column).astype(np.float32)
     wrong = ~np.isfinite(weights) | (weights < 0)
     check_rows(column, wrong, " is no weight: data.weight needs a number of at least 0 in every row")
-    if not weights.any():
-        raise UserError(f"column {name}: every weight is 0")
+    for part, rows in parts.items():
+        if not weights[rows].any():
+            raise UserError(f"column {name}: every weight of the {part} rows is 0")
     return torch.from_numpy(weights)

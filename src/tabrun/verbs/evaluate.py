@@ -81,9 +81,8 @@ def fit_temperature(scores: Any, labels: Any, weights: Any = None) -> float:
     from torch.nn.functional import cross_entropy
 
     def loss(t: float) -> float:
-        return float(
-            np.average(cross_entropy(scores.double() / math.exp(t), labels, reduction="none"), weights=weights)
-        )
+        each = cross_entropy(scores.double() / math.exp(t), labels, reduction="none")
+        return float(np.average(each, weights=weights))
 
     return math.exp(minimize_scalar(loss, bounds=(-5, 5), method="bounded").x)
 
@@ -94,7 +93,6 @@ def evaluate(run: Run, table: str | None, threshold: float | None, calibrate: bo
     Rows count by their weights where there are some: those of weight 0 not at all.
     """
     import torch
-    from sklearn import metrics
 
     from tabrun.runs.predictor import decide
     from tabrun.tables.data import take
@@ -126,15 +124,20 @@ def evaluate(run: Run, table: str | None, threshold: float | None, calibrate: bo
         result["temperature"] = fit_temperature(classifier(val), *known)
         result["measures"]["calibrated"] = report((scores.double() / result["temperature"]).softmax(-1))
     predictions = decide(scores.softmax(-1), threshold).numpy()
-    given: Any = {"labels": range(len(names)), **shares}
-    of_class = zip(*metrics.precision_recall_fscore_support(truth, predictions, zero_division=0, **given), strict=True)
-    keys = ("precision", "recall", "f1", "support")
-    result["per_class"] = {
-        name: dict(zip(keys, (number.item() for number in row), strict=True))
-        for name, row in zip(names, of_class, strict=True)
+    return result | by_class(truth, predictions, names, **shares)
+
+
+def by_class(truth: np.ndarray, predictions: np.ndarray, names: list[str], **shares: Any) -> dict[str, Any]:
+    """Precision, recall, F1 and number of rows of each class, and how often which is taken for which."""
+    from sklearn import metrics
+
+    given = {"labels": range(len(names)), **shares}
+    found = metrics.precision_recall_fscore_support(truth, predictions, zero_division=0, **given)
+    columns = dict(zip(("precision", "recall", "f1", "support"), (column.tolist() for column in found), strict=True))
+    return {
+        "per_class": {name: {key: column[i] for key, column in columns.items()} for i, name in enumerate(names)},
+        "confusion": metrics.confusion_matrix(truth, predictions, **given).tolist(),
     }
-    result["confusion"] = metrics.confusion_matrix(truth, predictions, **given).tolist()
-    return result
 
 
 def show(result: dict[str, Any]) -> str:
