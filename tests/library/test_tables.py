@@ -33,8 +33,7 @@ from tabrun.runs.run import Run
 from tabrun.tables import csv_file, reader
 from tabrun.tables import sources as tables
 from tabrun.tables.columns import FIRST_CODE, MISSING, UNSEEN, Category, Columns, Number
-from tabrun.tables.data import take
-from tabrun.tables.schema import Schema
+from tabrun.tables.schema import Schema, take
 from tabrun.tables.sources import read_csv
 from tabrun.verbs import evaluate, export, onnx_file, predict
 
@@ -380,6 +379,13 @@ def test_rows_of_one_time_keep_the_order_of_the_table(tmp_path: Path) -> None:
 def test_csv_and_parquet_give_the_same_tensors(table: Path, tmp_path: Path) -> None:
     from_csv = set_up(configure(tmp_path, "data=csv", f"data.path={table}", "data.target=churned"))
     assert from_csv.sha256 == data_of(churn(), tmp_path).sha256
+
+
+def test_the_kind_of_a_file_is_told_from_its_content(table: Path, tmp_path: Path) -> None:
+    churn().write_parquet(file := tmp_path / "table.csv")
+    assert read_csv(str(file)).equals(pl.read_parquet(file))
+    with pytest.raises(ValueError, match=r"churn.csv is not a Parquet file: say data=csv"):
+        tables.read_parquet(str(table))
 
 
 def predict_file(*words: str, cwd: Path) -> subprocess.CompletedProcess[bytes]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from tabrun.cli.errors import UserError
 from tabrun.tables.columns import Columns
 from tabrun.tables.reader import in_file
-from tabrun.tables.schema import SLICE_ROWS, Rows, Schema
+from tabrun.tables.schema import SLICE_ROWS, Rows, Schema, take
 from tabrun.tables.split import Split
 from tabrun.tables.target import classes_of, weights_of, with_target
 from tabrun.tables.values import columns_of, known, numbered
@@ -82,13 +82,6 @@ class Batches:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.num_skipped = state["num_taken"]
-
-
-def take(rows: Rows, index: Tensor) -> Rows:
-    """These rows; index_select copies whole rows, five times as fast as rows[index]."""
-    if isinstance(rows, tuple):
-        return rows[0].index_select(0, index), rows[1].index_select(0, index)
-    return rows.index_select(0, index)
 
 
 class TabularData(lightning.LightningDataModule):

@@ -95,7 +95,7 @@ def evaluate(run: Run, table: str | None, threshold: float | None, calibrate: bo
     import torch
 
     from tabrun.runs.predictor import decide
-    from tabrun.tables.data import take
+    from tabrun.tables.schema import take
     from tabrun.verbs.baselines import baselines, hard
 
     torch.set_num_threads(run.record["threads"])
