@@ -203,6 +203,7 @@ LATE = {
     "predict run text.parquet": r"text.parquet is not a Parquet file",
     "export text.ckpt": r"text.ckpt is not a whole checkpoint",
 }
+SPLIT = "".join(f"{i},{{}},{'ab'[i % 2]},{('train', 'val', 'test')[i // 4]}\n" for i in range(12))  # of x,w,y,s
 ROWS = "".join(f"{i},{'ab'[i % 2]}\n" for i in range(30))
 LONG = "".join(f"{i},{'ab'[i % 2]}\n" for i in range(100_000))
 TABLES: dict[str, tuple[str | bytes, str]] = {  # a CSV with the target y: what is said of it
@@ -214,10 +215,10 @@ TABLES: dict[str, tuple[str | bytes, str]] = {  # a CSV with the target y: what 
     "few": ("x,y\n" + ROWS + "1,c\n1,c\n", r"few.csv: class c has 2 rows"),
     "constant": ("x,y\n" + re.sub(r"\d+", "1", ROWS), r"constant.csv: every feature column is constant"),
     "duplicate": ("x,x,y\n" + ROWS.replace(",", ",1,"), r"duplicate.csv has two columns called 'x'"),
-    "too_many": ("x,y\n" + ROWS + "1,a,7\n", r"too_many.csv, row 31: 3 fields, where the header has 2"),
+    "too_many": ("x,y\n" + ROWS + "1,a,7\n", r"too_many.csv: row 31: 3 fields, where the header has 2"),
     "too_few": ("x,z,y\n" + ROWS.replace(",", ",1,") + "1,a\n", r"row 31: 2 fields, where the header has 3"),
-    "encoding": (b"x,y\n" + ROWS.encode() + "1,é\n".encode("latin-1"), r"encoding.csv, row 31: not UTF-8"),
-    "quote": ("x,t,y\n" + ROWS.replace(",", ",1,") * 3 + '3,5" d,a\n', r"quote.csv, row 91 \(its quotes\)"),
+    "encoding": (b"x,y\n" + ROWS.encode() + "1,é\n".encode("latin-1"), r"encoding.csv: row 31: not UTF-8"),
+    "quote": ("x,t,y\n" + ROWS.replace(",", ",1,") * 3 + '3,5" d,a\n', r"quote.csv: row 91: its quotes"),
     "turns": ("x,y\n" + LONG + "many,a\n", r"turns.csv: column x, row 100001: 'many' is not a number"),
     "beyond": ("x,y\n" + ROWS + "1e300,a\n", r"beyond.csv: column x, row 31"),
     "compressed": (gzip.compress(b"x,y\n1,a\n"), r"compressed.csv is compressed: unpack it first"),
@@ -232,6 +233,47 @@ TABLE_WORDS = {  # tables that need more words
     "soft": ("x,p,q\n1,0.5,0.5\n2,0.9,0.2\n", "data.target=[p,q]", r"row 2: columns p, q hold .*but to 1.1"),
     "lacks": ("x,y,s\n1,a,train\n2,b,train\n3,a,val\n4,c,test\n", "data.split.column=s", r"class c is among the test"),
     "strange": ("x,y,s\n1,a,train\n2,b,later\n", "data.split.column=s", r"row 2: 'later' is not train, val or test"),
+    "weight_none": ("x,w,y\n" + ROWS.replace(",", ",1,"), "data.weight=v", r"no column v: .*there are x, w, y"),
+    "weight_missing": (
+        "x,w,y\n1,1,a\n2,,b\n" + ROWS.replace(",", ",1,"),
+        "data.weight=w",
+        r"column w, row 2: None is no w",
+    ),
+    "weight_negative": (
+        "x,w,y\n" + ROWS.replace(",", ",1,") + "1,-0.5,a\n",
+        "data.weight=w",
+        r"w, row 31: '-0.5' is no",
+    ),
+    "weight_infinite": (
+        "x,w,y\n" + ROWS.replace(",", ",1,") + "1,inf,a\n",
+        "data.weight=w",
+        r"w, row 31: 'inf' is no weig",
+    ),
+    "weight_beyond": (
+        "x,w,y\n" + ROWS.replace(",", ",1,") + "1,1e300,a\n",
+        "data.weight=w",
+        r"row 31: '1e300' is no weig",
+    ),
+    "weight_word": (
+        "x,w,y\n" + ROWS.replace(",", ",1,") + "1,much,a\n",
+        "data.weight=w",
+        r"w, row 31: 'much' is not a nu",
+    ),
+    "weight_zero": (
+        "x,w,y\n" + ROWS.replace(",", ",0,"),
+        "data.weight=w",
+        r"column w: every weight of the train rows is 0",
+    ),
+    "weight_train": (
+        "x,w,y,s\n" + SPLIT.format(*[0] * 4, *[1] * 8),
+        "data.weight=w data.split.column=s",
+        r"column w: every weight of the train rows is 0",
+    ),
+    "weight_target": (
+        "x,w,y\n" + ROWS.replace(",", ",1,"),
+        "data.weight=y",
+        r"data.weight=y is the target: name another",
+    ),
     "csv_as_parquet": ("x,y\n" + ROWS, "data=parquet", r"csv_as_parquet.csv is not a Parquet file"),
 }
 

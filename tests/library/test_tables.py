@@ -30,11 +30,10 @@ from sklearn.preprocessing import StandardScaler
 import classify as template
 from classify import build, load
 from tabrun.runs.run import Run
-from tabrun.tables import csv_file
+from tabrun.tables import csv_file, reader
 from tabrun.tables import sources as tables
 from tabrun.tables.columns import FIRST_CODE, MISSING, UNSEEN, Category, Columns, Number
-from tabrun.tables.data import take
-from tabrun.tables.schema import Schema
+from tabrun.tables.schema import Schema, take
 from tabrun.tables.sources import read_csv
 from tabrun.verbs import evaluate, export, onnx_file, predict
 
@@ -382,6 +381,13 @@ def test_csv_and_parquet_give_the_same_tensors(table: Path, tmp_path: Path) -> N
     assert from_csv.sha256 == data_of(churn(), tmp_path).sha256
 
 
+def test_the_kind_of_a_file_is_told_from_its_content(table: Path, tmp_path: Path) -> None:
+    churn().write_parquet(file := tmp_path / "table.csv")
+    assert read_csv(str(file)).equals(pl.read_parquet(file))
+    with pytest.raises(ValueError, match=r"churn.csv is not a Parquet file: say data=csv"):
+        tables.read_parquet(str(table))
+
+
 def predict_file(*words: str, cwd: Path) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "classify.predict", *words]
     return subprocess.run(command, cwd=cwd, capture_output=True, stdin=subprocess.DEVNULL, check=False)
@@ -469,7 +475,7 @@ def test_predictions_in_parquet_keep_every_kind_of_id(tmp_path: Path, monkeypatc
     frame.write_parquet(file := tmp_path / "table.parquet")
     words = ["data=parquet", f"data.path={file}", "data.target=y", f"data.id=[{','.join(ID)}]", "trainer.max_epochs=1"]
     train(configure(tmp_path / "run", *words))
-    monkeypatch.setattr(tables, "BATCH_ROWS", 7)
+    monkeypatch.setattr(reader, "BATCH_ROWS", 7)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["predict", "run", "table.parquet", "-o", "out.Parquet"])
     predict.main(build)

@@ -23,7 +23,8 @@ MEANT = {"learning_rate": "optimizer.lr", "epochs": "trainer.max_epochs", "layer
 DEFAULTS: dict[str, Any] = {  # of the keys that the library reads; Hydra puts them under conf/'s, which may lack some
     **{"folder": "outputs/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}", "seed": 0, "monitor": "val/loss", "mode": "auto"},
     **{"resume": None, "rerun": None, "init_from": None, "trust": False, "test": True},
-    "data": {"batch_size": 32, "seed": "${seed}", "id": None, "drop_missing_target": False, "columns": {"ignore": []}},
+    "data": {"batch_size": 32, "seed": "${seed}", "drop_missing_target": False, "columns": {"ignore": []}}
+    | dict.fromkeys(("id", "weight")),
     "speed": {"threads": None, "chunk": None, "stack": True, "compile": None},
     "sweep": {"max_stack": None, "stack_dropout": False, "trials": 32},
 }

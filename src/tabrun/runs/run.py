@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
 import torch
 from torch import Tensor
 
@@ -19,13 +19,15 @@ from tabrun.cli.errors import UserError, checkpoint_file
 from tabrun.runs.build import Build, Config, set_up
 from tabrun.runs.checkpoint_file import read_checkpoint
 from tabrun.runs.predictor import TrainedClassifier
-from tabrun.tables import sources as tables
-from tabrun.tables.schema import Rows, Schema
-from tabrun.tables.values import polars_type
+from tabrun.tables.reader import Table, in_file
+from tabrun.tables.schema import Schema
+from tabrun.tables.target import probabilities, weights_of, with_target
+from tabrun.tables.values import columns_of, numbered, polars_type
 
 if TYPE_CHECKING:
     from tabrun.tables.data import TabularData
 
+log = logging.getLogger(__name__)
 PACKAGES = ("torch", "lightning", "torchmetrics", "hydra-core", "scikit-learn", "polars", "numpy")
 
 
@@ -97,29 +99,30 @@ class Run:
     def measure(self, data: TabularData, part: str) -> dict[str, float]:
         """The run's loss and metrics on its val or test rows."""
         classifier, measures = self.classifier(), self.build.measures(self.trusted("metrics"), self.schema)
-        for rows, labels in data.batches(part):
-            measures.update(classifier(rows), labels)
+        for rows, labels, *weights in data.batches(part):
+            measures.update(classifier(rows), labels, *weights)
         return {name: value.item() for name, value in measures.compute(part).items()}
 
-    def labelled(self, path: str) -> tuple[Rows, Tensor]:
-        """The rows and labels of another CSV or Parquet file, read as the run read its own."""
-        from tabrun.tables.target import probabilities, with_target
-        from tabrun.tables.values import numbered
-
-        target = self.schema.target if isinstance(self.schema.target, str) else list(self.schema.target)
-        kind = polars_type(self.schema.target_kind)
-        kinds = self.schema.kinds | dict.fromkeys([target] if isinstance(target, str) else target, kind)
-        data = self.config["data"]
+    def table(self, path: str) -> Table:
+        """Another CSV or Parquet file, to be read as the run read its own."""
+        data, targets = self.config["data"], columns_of(self.schema.target)
+        kinds = self.schema.kinds | dict.fromkeys(targets, polars_type(self.schema.target_kind))
         options = {key: data["read"][key] for key in ("separator", "null_values") if key in data["read"]}
-        try:
-            frame = pl.concat([pl.DataFrame(), *tables.read_batches(path, kinds, **options)], how="diagonal")
-            frame, rows = with_target(frame, target, data["drop_missing_target"])
-            with numbered(rows):
-                if isinstance(target, list):
+        return Table(path, kinds, **options, verbatim=columns_of(data["id"]))
+
+    def labelled(self, path: str) -> tuple[Any, ...]:
+        """The rows and labels of another file, and the weights where it has the column of data.weight."""
+        data, target, frame = self.config["data"], self.schema.target, self.table(path).frame()
+        if (weight := data.get("weight")) is not None and str(weight) not in frame.columns:
+            log.warning("%s has no column %s, which data.weight names: each row counts once", path, weight)
+            weight = None
+        with in_file(path):
+            frame, numbers = with_target(frame, target, data["drop_missing_target"])
+            with numbered(numbers):
+                if not isinstance(target, str):
                     probabilities(frame, target)
-                return self.schema.rows(frame), self.schema.labels(frame)
-        except UserError as error:
-            raise UserError(f"{path}: {error}" if path not in str(error) else str(error)) from error
+                weights = weights_of(frame, weight and str(weight), {"table's": slice(None)})
+                return self.schema.rows(frame), self.schema.labels(frame), *([] if weights is None else [weights])
 
     def data(self) -> TabularData:
         """The run's own table and split; UserError when its rows are not the ones that the run saw."""

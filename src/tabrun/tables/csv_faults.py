@@ -10,18 +10,10 @@ from typing import Any, BinaryIO
 
 import polars as pl
 
-from tabrun.cli.errors import UserError, check_file
-from tabrun.tables.values import read_as
+from tabrun.cli.errors import UserError
+from tabrun.tables.values import RowError, check_rows, read_as
 
-KINDS: dict[Any, str] = {
-    pl.Float32: "a number",
-    pl.Int64: "a number",
-    pl.Float64: "a number",
-    pl.Boolean: "true or false",
-    pl.Date: "a date",
-}
 NO_CSV = {  # first bytes: what such a file is, and what to do
-    b"PAR1": "a Parquet file: say data=parquet",
     b"PK\x03\x04": "a zip archive or an Excel workbook: save the table as CSV",
     b"\xd0\xcf\x11\xe0": "an Excel workbook: save the table as CSV",
     b"\x1f\x8b": "compressed: unpack it first",
@@ -33,7 +25,6 @@ NO_CSV = {  # first bytes: what such a file is, and what to do
 
 def header(path: str, separator: str) -> list[str]:
     """The names of a CSV file's columns; UserError when they cannot be told apart."""
-    check_file(path)
     csv.field_size_limit(sys.maxsize)
     with open(path, "rb") as file:
         line = first_record(file)
@@ -55,49 +46,52 @@ def header(path: str, separator: str) -> list[str]:
     return names
 
 
-def first_record(file: BinaryIO) -> bytes:
-    """A line, and what follows as long as a quote is open."""
-    line = file.readline()
-    while line.count(b'"') % 2 and (more := file.readline()):
-        line += more
-    return line
+def first_record(file: BinaryIO, block: bytes = b"") -> bytes:
+    """A line, and what follows as long as a quote is open; behind a block, the rest of its last row."""
+    lines = [file.readline()]
+    is_open = (block.count(b'"') + lines[0].count(b'"')) % 2
+    while is_open and (line := file.readline()):
+        lines.append(line)
+        is_open ^= line.count(b'"') % 2
+    return b"".join(lines)
 
 
-def mended(
-    text: pl.DataFrame, types: Mapping[str, Any], given: Container[str], path: str, first_row: int
-) -> dict[str, Any]:
-    """Float64 for whole numbers that turn out to be fractions; UserError at the first value of another kind."""
+def mended(text: pl.DataFrame, types: Mapping[str, Any], given: Container[str]) -> dict[str, Any]:
+    """Float64 for whole numbers that turn out to be fractions; RowError at the first value of another kind."""
     found = {}
-    for column, kind in zip(text, types.values(), strict=True):
-        if (wrong := column.is_not_null() & read_as(column, kind).is_null()).any():
-            if kind.is_integer() and read_as(column, pl.Float64).null_count() == column.null_count():
-                found[column.name] = pl.Float64()
-                continue
-            row, todo = int(wrong.arg_max() or 0), ": mend it, or leave it empty"
-            if column.name not in given:
-                todo = ", as the rows that its kind was told from: mend it, name it in data.read.null_values, or raise "
-                todo += "data.read.head"
-            what = f"{column[row]!r} is not {KINDS.get(kind, kind)}{todo}"
-            raise UserError(f"{path}: column {column.name}, row {first_row + row}: {what}")
+    for column in text:
+        kind, todo = types[column.name], ": mend it, or leave it empty"
+        values = read_as(column, kind)
+        if kind.is_integer() and values.null_count() > column.null_count():
+            found[column.name] = kind = pl.Float64()
+            values = read_as(column, kind)
+        what = "a number" if kind.is_numeric() else "a date" if kind.is_temporal() else "true or false"
+        if column.name not in given:
+            todo = ", as the rows that its kind was told from: mend it, name it in data.read.null_values, or raise "
+            todo += "data.read.head"
+        check_rows(column, column.is_not_null() & values.is_null(), f" is not {what}{todo}")
     return found
 
 
-def open_quote(block: bytes, first_row: int) -> str:
-    """Where a quote may be left open: ", row N (its quotes)", or nothing."""
-    odd = (i for i, line in enumerate(block.splitlines()) if line.count(b'"') % 2)
-    return next((f", row {first_row + i} (its quotes)" for i in odd), "")
-
-
-def explain_rows(path: str, block: bytes, separator: str, num_columns: int, first_row: int) -> None:
-    """Raises UserError at the block's first row that is not UTF-8, or has not as many fields as the header."""
+def explain_rows(block: bytes, separator: str, num_columns: int) -> None:
+    """Raises RowError at the block's first row that is not UTF-8, or has not as many fields as the header."""
+    row = 0
     try:
         text = io.StringIO(block.decode(), newline="")
-        for row, fields in enumerate(csv.reader(text, delimiter=separator, strict=True), first_row):
+        for row, fields in enumerate(csv.reader(text, delimiter=separator, strict=True)):
             if len(fields) != num_columns and fields:
-                raise UserError(f"{path}, row {row}: {len(fields)} fields, where the header has {num_columns}")
+                raise RowError("", row, f"{len(fields)} fields, where the header has {num_columns}")
     except UnicodeDecodeError as error:
-        row = first_row + block.count(b"\n", 0, error.start)
-        raise UserError(f"{path}, row {row}: not UTF-8 text ({error.reason}): save the file as UTF-8") from None
+        row = block.count(b"\n", 0, error.start)
+        raise RowError("", row, f"not UTF-8 text ({error.reason}): save the file as UTF-8") from None
     except csv.Error as error:
-        hint = "a quote is not closed, or stands inside a field"
-        raise UserError(f"{path}, from row {first_row}: {error}: {hint}") from None
+        raise RowError("", row, f"{error}: a quote here or below is not closed, or stands inside a field") from None
+
+
+def explain_quotes(block: bytes, error: Exception) -> None:
+    """Raises RowError at the line that may leave a quote open, with what polars says of the block."""
+    what = str(error).splitlines()[0]
+    for row, line in enumerate(block.splitlines()):
+        if line.count(b'"') % 2:
+            raise RowError("", row, f"its quotes: {what}") from error
+    raise UserError(what) from error

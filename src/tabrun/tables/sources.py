@@ -5,16 +5,15 @@ kinds: of files without types, the polars types of columns; None: the column is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from tabrun.cli.errors import UserError, check_file
-from tabrun.tables.csv_file import csv_batches
+from tabrun.cli.errors import UserError
+from tabrun.tables.reader import Table
 
-BATCH_ROWS = 65_536
 SHIPPED = ("breast_cancer", "iris", "wine", "digits")
 
 
@@ -58,48 +57,12 @@ def read_csv(
     head: int = 10_000,
     kinds: Mapping[str, Any] | None = None,
 ) -> pl.DataFrame:
-    """A CSV file with a header, in UTF-8; kinds that are not given are inferred from its first `head` rows.
-
-    UserError: what is wrong, in which row (1 is the first below the header) and column.
-    """
-    frames = list(csv_batches(path, kinds or {}, separator, null_values, head))
-    if not frames:
-        raise UserError(f"{path} has a header and no rows")
-    return pl.concat(frames, how="vertical_relaxed")  # relaxed: a column's kind may widen on the way
+    """A CSV file with a header, in UTF-8; kinds that are not given are inferred from its first `head` rows."""
+    return Table(path, kinds or {}, separator, null_values, head).frame()
 
 
 def read_parquet(path: str, target: object = None, kinds: object = None) -> pl.DataFrame:
     """A Parquet file."""
-    return pl.concat(parquet_batches(path))
-
-
-def read_batches(
-    path: str,
-    kinds: Mapping[str, Any],
-    separator: str = ",",
-    null_values: Sequence[str] = (),
-    verbatim: Sequence[str] = (),
-) -> Iterator[pl.DataFrame]:
-    """The rows of a CSV or Parquet file, a batch at a time, whatever its length.
-
-    kinds: the polars types of the columns that a CSV file, which has none, is searched for; others are text.
-    verbatim: those of text in which null_values are texts like any other.
-    """
-    check_file(path)
-    with open(path, "rb") as file:
-        if file.read(4) == b"PAR1" or path.endswith((".parquet", ".pq")):
-            return parquet_batches(path)
-    return csv_batches(path, kinds, separator, null_values, verbatim=verbatim)
-
-
-def parquet_batches(path: str) -> Iterator[pl.DataFrame]:
-    check_file(path)
-    try:
-        for batch in pl.scan_parquet(path, glob=False).collect_batches(chunk_size=BATCH_ROWS, maintain_order=True):
-            for column in batch.select(pl.col(pl.Date, pl.Datetime)):
-                year = column.dt.year()  # null beyond what polars can show
-                if (column.is_not_null() & ~year.is_between(1, 9999).fill_null(False)).any():
-                    raise UserError(f"{path}: column {column.name} holds dates outside of the years 1 to 9999")
-            yield batch
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise UserError(f"{path} is not a Parquet file: {str(error).splitlines()[0]}") from error
+    if not (table := Table(path)).is_parquet:
+        raise UserError(f"{path} is not a Parquet file: say data=csv")
+    return table.frame()

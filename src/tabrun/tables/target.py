@@ -1,12 +1,14 @@
-"""Target: the column of classes, or the columns that hold a probability for each class."""
+"""Target: the column of classes, or the columns that hold a probability for each class; and a weight for each row."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 
 from tabrun.cli.errors import UserError
 from tabrun.tables.values import RowError, as_class, as_float64, check_kind, check_rows, columns_of, known
@@ -58,3 +60,24 @@ def probabilities(frame: pl.DataFrame, targets: Sequence[str]) -> np.ndarray:
         what = f"columns {', '.join(targets)} hold {shares[row].tolist()}, which are no probabilities that sum to 1"
         raise RowError("", row, f"{what} but to {shares[row].sum():g}")
     return shares
+
+
+def weights_of(frame: pl.DataFrame, name: str | None, parts: Mapping[str, Any]) -> torch.Tensor | None:
+    """The column `name` in float32, (rows,), None without a name; RowError at the first that is no weight.
+
+    parts: row numbers by name; UserError for one in which no row counts.
+    """
+    if name is None:
+        return None
+    known(frame, [name], ": data.weight names it")
+    column = frame[name]
+    if column.dtype.is_temporal():
+        raise UserError(f"column {name} holds {column.dtype}, not numbers")
+    with np.errstate(over="ignore"):  # infinite, which is refused
+        weights = as_float64(column).astype(np.float32)
+    wrong = ~np.isfinite(weights) | (weights < 0)
+    check_rows(column, wrong, " is no weight: data.weight needs a number of at least 0 in every row")
+    for part, rows in parts.items():
+        if not weights[rows].any():
+            raise UserError(f"column {name}: every weight of the {part} rows is 0")
+    return torch.from_numpy(weights)

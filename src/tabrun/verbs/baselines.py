@@ -1,4 +1,4 @@
-"""Baselines: the majority class and a logistic regression, fitted on a run's own training rows."""
+"""Baselines: the majority class and a logistic regression, fitted on a run's own training rows and their weights."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ def baselines(data: TabularData) -> dict[str, Any]:
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import OneHotEncoder
 
-    from tabrun.tables.data import take
-
     assert data.schema
     schema, encoder = data.schema, OneHotEncoder(handle_unknown="ignore")
     means, stds = (np.array([getattr(n, name) for n in schema.numbers]) for name in ("mean", "std"))
@@ -31,12 +29,12 @@ def baselines(data: TabularData) -> dict[str, Any]:
         dense = np.hstack([known, np.isnan(numbers[:, indicators])])
         return dense if codes is None else hstack([csr_array(dense), encoder.transform(codes)]).tocsr()
 
-    training, labels = take(data.rows, data.index["train"]), hard(data.labels[data.index["train"]])
+    training, labels, *weights = data.part("train")
     if isinstance(training, tuple):
         encoder.fit(training[1].numpy())
     fitted = {"majority class": DummyClassifier(), "logistic regression": LogisticRegression(max_iter=1000)}
     for model in fitted.values():
-        model.fit(features(training), labels)
+        model.fit(features(training), hard(labels), *(weight.numpy() for weight in weights))
 
     def probabilities(model: Any, rows: Any) -> np.ndarray:
         found = np.zeros((len(rows[0]) if isinstance(rows, tuple) else len(rows), schema.num_classes))

@@ -44,10 +44,13 @@ def exactly(run: Run) -> bool:
     return run.config["trainer"]["precision"] in ("32-true", "64-true") and run.record["device"] == "cpu"
 
 
-def measure(labels: np.ndarray, probabilities: np.ndarray, predictions: np.ndarray) -> dict[str, float | None]:
+def measure(
+    labels: np.ndarray, probabilities: np.ndarray, predictions: np.ndarray, sample_weight: np.ndarray | None = None
+) -> dict[str, float | None]:
     """One number each, by scikit-learn; None where the rows lack a class that it needs.
 
     labels, predictions: class indices, (rows,).  probabilities: (rows, classes).
+    sample_weight: how often each row counts, above 0, (rows,), but in calibration_error, which has no weights: once.
     """
     import numpy as np
     import torch
@@ -59,36 +62,40 @@ def measure(labels: np.ndarray, probabilities: np.ndarray, predictions: np.ndarr
     one_hot = labels == 1 if len(classes) == 2 else labels[:, None] == classes
     every_class = len(np.unique(labels)) == len(classes)
     tensors = torch.from_numpy(probabilities), torch.from_numpy(labels)
+    given: Any = {"sample_weight": sample_weight}
     return {
-        "accuracy": metrics.accuracy_score(labels, predictions),
-        "f1": metrics.f1_score(labels, predictions, labels=classes, average="macro", zero_division=0),
-        "auroc": metrics.roc_auc_score(labels, ranked, multi_class="ovr") if every_class else None,
-        "average_precision": metrics.average_precision_score(one_hot, ranked) if every_class else None,
-        "log_loss": metrics.log_loss(labels, probabilities, labels=classes),
-        "brier_score": metrics.brier_score_loss(labels, ranked, labels=classes),
+        "accuracy": metrics.accuracy_score(labels, predictions, **given),
+        "f1": metrics.f1_score(labels, predictions, labels=classes, average="macro", zero_division=0, **given),
+        "auroc": metrics.roc_auc_score(labels, ranked, multi_class="ovr", **given) if every_class else None,
+        "average_precision": metrics.average_precision_score(one_hot, ranked, **given) if every_class else None,
+        "log_loss": metrics.log_loss(labels, probabilities, labels=classes, **given),
+        "brier_score": metrics.brier_score_loss(labels, ranked, labels=classes, **given),
         "calibration_error": multiclass_calibration_error(*tensors, num_classes=len(classes), n_bins=15).item(),
     }
 
 
-def fit_temperature(scores: Any, labels: Any) -> float:
+def fit_temperature(scores: Any, labels: Any, weights: Any = None) -> float:
     """The number to divide scores by that makes the log loss least (Guo et al., 2017, arXiv:1706.04599)."""
+    import numpy as np
     from scipy.optimize import minimize_scalar
     from torch.nn.functional import cross_entropy
 
-    scores = scores.double()
-    found = minimize_scalar(
-        lambda t: cross_entropy(scores / math.exp(t), labels).item(), bounds=(-5, 5), method="bounded"
-    )
-    return math.exp(found.x)
+    def loss(t: float) -> float:
+        each = cross_entropy(scores.double() / math.exp(t), labels, reduction="none")
+        return float(np.average(each, weights=weights))
+
+    return math.exp(minimize_scalar(loss, bounds=(-5, 5), method="bounded").x)
 
 
 def evaluate(run: Run, table: str | None, threshold: float | None, calibrate: bool) -> dict[str, Any]:
-    """The whole evaluation as plain values; UserError when a table has changed, or lacks a column."""
+    """The whole evaluation as plain values; UserError when a table has changed, or lacks a column.
+
+    Rows count by their weights where there are some: those of weight 0 not at all.
+    """
     import torch
-    from sklearn import metrics
 
     from tabrun.runs.predictor import decide
-    from tabrun.tables.data import take
+    from tabrun.tables.schema import take
     from tabrun.verbs.baselines import baselines, hard
 
     torch.set_num_threads(run.record["threads"])
@@ -96,32 +103,41 @@ def evaluate(run: Run, table: str | None, threshold: float | None, calibrate: bo
     result: dict[str, Any] = {"run": str(run.folder), "table": table or data.path, "classes": names}
     if table is None:
         result["metrics"] = reproduce(run, data)
-        rows, labels = take(data.rows, data.index["test"]), data.labels[data.index["test"]]
+        rows, labels, *weights = data.part("test")
     else:
-        rows, labels = run.labelled(table)
+        rows, labels, *weights = run.labelled(table)
+    if weights:
+        counted = weights[0].nonzero()[:, 0]
+        rows, labels, weights = take(rows, counted), labels[counted], [weights[0][counted]]
     scores, truth = classifier(rows), hard(labels)
-    result |= {"rows": len(truth), "threshold": threshold}
+    shares = {"sample_weight": weights[0].numpy() if weights else None}
+    result |= {"rows": len(truth), "threshold": threshold} | ({"weight": data.weight} if weights else {})
 
     def report(probabilities: Any) -> dict[str, float | None]:
-        return measure(truth, probabilities.numpy(), decide(probabilities, threshold).numpy())
+        return measure(truth, probabilities.numpy(), decide(probabilities, threshold).numpy(), **shares)
 
     result["measures"] = {"this run": report(scores.double().softmax(-1))}
     for name, model in baselines(data).items():
         result["measures"][name] = report(torch.from_numpy(model(rows)))
     if calibrate:
-        val = data.index["val"]
-        result["temperature"] = fit_temperature(classifier(take(data.rows, val)), data.labels[val])
+        val, *known = data.part("val")
+        result["temperature"] = fit_temperature(classifier(val), *known)
         result["measures"]["calibrated"] = report((scores.double() / result["temperature"]).softmax(-1))
     predictions = decide(scores.softmax(-1), threshold).numpy()
-    given = {"labels": range(len(names)), "zero_division": 0}
-    of_class = zip(*metrics.precision_recall_fscore_support(truth, predictions, **given), strict=True)
-    keys = ("precision", "recall", "f1")
-    result["per_class"] = {
-        name: {**dict(zip(keys, map(float, shares), strict=True)), "support": int(count)}
-        for name, (*shares, count) in zip(names, of_class, strict=True)
+    return result | by_class(truth, predictions, names, **shares)
+
+
+def by_class(truth: np.ndarray, predictions: np.ndarray, names: list[str], **shares: Any) -> dict[str, Any]:
+    """Precision, recall, F1 and number of rows of each class, and how often which is taken for which."""
+    from sklearn import metrics
+
+    given = {"labels": range(len(names)), **shares}
+    found = metrics.precision_recall_fscore_support(truth, predictions, zero_division=0, **given)
+    columns = dict(zip(("precision", "recall", "f1", "support"), (column.tolist() for column in found), strict=True))
+    return {
+        "per_class": {name: {key: column[i] for key, column in columns.items()} for i, name in enumerate(names)},
+        "confusion": metrics.confusion_matrix(truth, predictions, **given).tolist(),
     }
-    result["confusion"] = metrics.confusion_matrix(truth, predictions, labels=given["labels"]).tolist()
-    return result
 
 
 def show(result: dict[str, Any]) -> str:
@@ -141,7 +157,8 @@ def show(result: dict[str, Any]) -> str:
     ]
     if "temperature" in result:
         tables += [f"temperature {result['temperature']:.4f}, fitted on the validation rows: predict --temperature"]
-    return "\n\n".join([f"{result['rows']} rows of {result['table']}", *tables])
+    how = f", by the weights in {result['weight']}, but calibration_error" if "weight" in result else ""
+    return "\n\n".join([f"{result['rows']} rows of {result['table']}{how}", *tables])
 
 
 def main(build: Build) -> None:

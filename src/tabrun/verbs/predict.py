@@ -33,22 +33,17 @@ def predict(run: Run, table: str, threshold: float | None = None, temperature: f
     import polars as pl
 
     from tabrun.runs.predictor import decide
-    from tabrun.tables.sources import read_batches
+    from tabrun.tables.reader import in_file
     from tabrun.tables.values import columns_of, known, numbered
 
-    classifier, schema, config = run.classifier(), run.schema, run.config["data"]
-    ids = columns_of(config["id"])
-    expected = {*ids, *columns_of(schema.target), *config["columns"]["ignore"], *schema.feature_names}
-    expected |= {config["split"].get(key) for key in ("column", "group", "time")}
-    options = {key: config["read"][key] for key in ("separator", "null_values") if key in config["read"]}
-    num_rows = 0
-    for batch in read_batches(table, schema.kinds, **options, verbatim=ids):
-        try:
-            with numbered(range(num_rows, num_rows + len(batch))):
-                probabilities = classifier.probabilities(schema.rows(batch), temperature)
+    classifier, schema, data = run.classifier(), run.schema, run.config["data"]
+    ids, num_rows = columns_of(data["id"]), 0
+    expected = {*ids, *columns_of(schema.target), *data["columns"]["ignore"], *schema.feature_names, data.get("weight")}
+    expected |= {data["split"].get(key) for key in ("column", "group", "time")}
+    for batch in run.table(table).batches():
+        with in_file(table), numbered(range(num_rows, num_rows + len(batch))):
+            probabilities = classifier.probabilities(schema.rows(batch), temperature)
             known(batch, ids, ": data.id names it")
-        except UserError as error:
-            raise UserError(f"{table}: {error}") from error
         extra = [name for name in batch.columns if name not in expected]
         if extra and not num_rows:
             log.warning("columns that training left out are ignored: %s", in_one_line(", ".join(extra)))
