@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from torch import nn
 
+    from tabrun.cli.roles import Role
     from tabrun.tables.data import TabularData
     from tabrun.tables.schema import Schema
 
@@ -24,7 +25,8 @@ class Build(Protocol):
     """The template's module `build`, the only reader of the template's keys; it imports nothing heavy at its top.
 
     RANGES: the least and the most of a key. CHOICES: the words that a key may be. MAY_DIFFER: keys in which runs that
-    train as one may differ.
+    train as one may differ. MEANT: keys by what else they are called. ROLES: what the nodes at these keys may name.
+    MORE: what a finished run may be given more of. BESIDE: what else may be another when a run goes on.
     """
 
     __name__: str
@@ -33,6 +35,16 @@ class Build(Protocol):
     RANGES: Mapping[str, tuple[float, float]]
     CHOICES: Mapping[str, tuple[str | None, ...]]
     MAY_DIFFER: Sequence[str]
+    MEANT: Mapping[str, str]
+    ROLES: Mapping[str, Role]
+    MORE: Sequence[str]
+    BESIDE: Sequence[str]
+
+    def check(self, config: Mapping[str, Any]) -> None:
+        """Raises UserError for values that do not go together, before anything is imported."""
+
+    def check_more(self, before: Config, after: Config, num_epochs: int) -> None:
+        """Raises UserError where a run of the config `before`, in this epoch, cannot go on with that of `after`."""
 
     def data(self, config: Config) -> Any:
         """Gives a function (schema, batches_per_step) -> TabularData."""
@@ -57,6 +69,10 @@ class Build(Protocol):
 
     def alone(self, config: Config) -> bool:
         """Says whether a run cannot be one of a stack, or would gain nothing."""
+
+
+def package_of(build: Build) -> str:
+    return build.__name__.partition(".")[0]
 
 
 def conf(build: Build) -> Path:
