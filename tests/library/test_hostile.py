@@ -155,7 +155,8 @@ def test_what_may_be_called() -> None:
         "tabrun.runs.folder.release",
         "tabrun.cli.check.Guard",
     }
-    wrong |= {*STRANGERS, "torch.nn.Parameter", "torch.nn.init.ones_", "lightning.pytorch.callbacks.math.exp"}
+    wrong |= {*STRANGERS} - shipped()
+    wrong |= {"torch.nn.Parameter", "torch.nn.init.ones_", "lightning.pytorch.callbacks.math.exp"}
     wrong |= {"torch.load", "torch.optim.lr_scheduler.partial", "torch.optim.lr_scheduler.warnings.warn", "lightning.x"}
     wrong |= {"lightning.seed_everything", "classify.nets.torch.load", "torch.optim", "", "hydra.utils.instantiate"}
     for value in (*wrong, 1, None, ["os.system"]):
@@ -180,8 +181,6 @@ def test_a_role_is_played_by_its_own(key: str, forged: Callable[..., Path], tmp_
         None,
         ["os.system"],
     ):
-        if target == "lightning.Trainer" and role is CALLBACK:  # conf/ names it
-            continue
         run = forged(at(f"config/{key.replace('.', '/')}/_target_", target))
         if key == "model":
             with pytest.raises(UserError, match=r"model._target_=.* is no nn.Module"):

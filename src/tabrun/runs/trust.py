@@ -113,11 +113,16 @@ def is_ours(target: Any, build: Build) -> bool:
 
 
 def in_place(target: str, key: str, build: Build) -> bool:
-    """Whether what plays a role stands where it is played, at this dotted key of the config."""
+    """Whether what plays a role stands where it is played, at this dotted key of the config, and nothing else there.
+
+    But for what conf/ names of packages that play no role, such as a library's that the template has come to use.
+    """
     places = {"data": DATA} | dict(build.ROLES)
     role = places.get(key) or places.get(f"{key.rpartition('.')[0]}.*")
     fitting = [one for one in ROLES if playing(target, one, package_of(build))]
-    return target in shipped(conf(build)) or (role in fitting if role else not fitting)
+    tops = {package_of(build), *(module.partition(".")[0] for one in ROLES for module in one.modules)}
+    named = target in shipped(conf(build)) and (role is None or target.partition(".")[0] not in tops)
+    return named or (role in fitting if role else not fitting)
 
 
 @functools.cache
