@@ -39,7 +39,7 @@ STRANGERS = (  # none is a class of nn.Module in the package or torch.nn, or a f
     ),
     *(
         f"{TEMPLATE}.{name}"
-        for name in ("build.trainer", "build.OrderedDict", "build.made", "nets.nn.Linear", "nets.F")
+        for name in ("build.trainer", "build.net", "build.OrderedDict", "load", "nets.nn.Linear", "nets.F")
     ),
     *(f"{TEMPLATE}.{name}" for name in ("nets.torch.os.system", "nets.torch.load", "nets.Encode.of", "heads.HEADS")),
     *(f"{TEMPLATE}.{name}" for name in ("nope", "nets.nope", "nope.nope", "classifier.Schedule", "nets.Sequence")),
