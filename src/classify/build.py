@@ -8,13 +8,24 @@ from __future__ import annotations
 import math
 import sys
 from collections import OrderedDict
-from collections.abc import Mapping
-from inspect import isfunction
+from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-from classify.limits import CHOICES, RANGES, alike  # noqa: F401  (for the library)
-from classify.make import PACKAGE, check_arguments, made
+from classify.limits import (  # noqa: F401  (for the library)
+    BESIDE,
+    CHOICES,
+    MEANT,
+    MORE,
+    RANGES,
+    ROLES,
+    alike,
+    check,
+    check_more,
+)
+from classify.make import PACKAGE, check_arguments, made, played
 from tabrun.cli.errors import UserError, value_of
+from tabrun.cli.roles import DATA, MODULE
 
 if TYPE_CHECKING:
     from lightning import Callback, Trainer
@@ -32,35 +43,46 @@ WEIGHT_BYTES = 12  # in training: itself, its gradient, and what the optimizer k
 def net(config: Config, schema: Schema, most: float = math.inf) -> nn.Sequential:
     """Encode -> the model -> the head, with every size taken from the schema; UserError for more than `most` weights.
 
-    They are counted before any is made.
+    A model that asks for no in_features is given the table's rows as they are, and one that asks for `schema` has it.
     """
-    import torch
     from torch import nn
 
-    from classify import nets
     from classify.heads import head_for
+    from classify.nets import AsItIs, Encode
 
-    arguments = dict(config["model"])
-    target = str(arguments.pop("_target_", ""))
-    module, _, name = target.rpartition(".")
-    model = vars(nets).get(name)
-    if module != nets.__name__ or not isfunction(model):  # nothing else may be named by a checkpoint and then called
-        raise UserError(f"model._target_={target} is no function in {nets.__name__}: write the model there")
-    check_arguments("model", model, (0, 0), arguments)
-    head, encode = head_for(config["head"], schema.num_classes), nets.Encode.of(schema)
-    sizes = encode.out_features, head.in_features(schema.num_classes)
+    make, arguments = played("model", config, MODULE)
+    takes = signature(make).parameters
+    head = head_for(config["head"], schema.num_classes)
+    encode = Encode.of(schema) if "in_features" in takes else AsItIs()
+    known = {"in_features": encode.out_features, "schema": schema}
+    known = {name: value for name, value in known.items() if name in takes}
+    known["out_features"] = head.in_features(schema.num_classes)
+    if wrong := [name for name in arguments if name in known]:
+        raise UserError(f"model.{wrong[0]}: the data says it: leave it out")
+    arguments |= known
+    check_arguments("model", make, (), arguments)
+    check_size("model", make, arguments, most)
+    with value_of("model", PACKAGE):
+        body = make(**arguments)
+    return nn.Sequential(OrderedDict(encode=encode, body=body, head=head()))
+
+
+def check_size(key: str, make: Callable[..., Any], arguments: Config, most: float) -> None:
+    """Raises UserError where `make` gives more than `most` weights; they are counted before any is made."""
+    import torch
+
     try:
         with torch.device("meta"):
-            count = sum(parameter.numel() for parameter in model(*sizes, **arguments).parameters())
-    except Exception:  # of a model that cannot be made without numbers: the real one says what is wrong
-        count = 0
+            count = sum(weight.numel() for weight in make(**arguments).state_dict().values())
+    except Exception:  # of what cannot be made without numbers: the real one says what is wrong
+        return
     if count > most:
-        raise UserError(f"model: {count:,} weights are too many: there is room for {most:,}: make it smaller")
-    return nn.Sequential(OrderedDict(encode=encode, body=model(*sizes, **arguments), head=head()))
+        raise UserError(f"{key}: {count:,} weights are too many: there is room for {most:,}: make it smaller")
 
 
 def data(config: Config) -> Any:
     """Gives TabularData's constructor, which lacks what the library knows: the schema, batches_per_step."""
+    played("data", config, DATA)
     make = made("data", config["data"] | {"_partial_": True})
     read = make.keywords["read"]
     check_arguments("data.read", read.func, (), {"path": "", "target": "", "kinds": {}} | read.keywords)
@@ -78,12 +100,19 @@ def measures(config: Config, schema: Schema) -> Measures:
     return Measures(metrics)
 
 
-def loss(config: Config, schema: Schema) -> nn.CrossEntropyLoss:
-    """Cross-entropy on scores, with the class weights and the label smoothing that the config says."""
-    import torch
-    from torch import nn
+def loss(config: Config, schema: Schema, most: float = math.inf) -> nn.Module:
+    """The loss of scores and labels, and of weights of rows with data.weight.
 
-    weights = config["loss"]["class_weights"]
+    class_weights, which the config says beside its arguments, become its `weight`.
+    """
+    import torch
+
+    from tabrun.runs.weights import by_row
+
+    make, arguments = played("loss", config, MODULE)
+    weights = arguments.pop("class_weights", None)
+    if weights is not None and "weight" not in signature(make).parameters:
+        raise UserError(f"loss.class_weights={weights}: {make.__name__} takes no weight: say null")
     if weights == "balanced":
         weights = schema.balanced_weights()
     elif weights is not None:
@@ -92,10 +121,13 @@ def loss(config: Config, schema: Schema) -> nn.CrossEntropyLoss:
             raise UserError(
                 f"loss.class_weights={weights}: say balanced, or one number for each of {list(schema.classes)}"
             )
-    return nn.CrossEntropyLoss(
-        weight=None if weights is None else torch.tensor(weights, dtype=torch.float32),
-        label_smoothing=config["loss"]["label_smoothing"],
-    )
+    if weights is not None:
+        arguments["weight"] = torch.tensor(weights, dtype=torch.float32)
+    check_arguments("loss", make, (), arguments)
+    check_size("loss", make, arguments, most)
+    with value_of("loss", PACKAGE):
+        made_loss = make(**arguments)
+    return made_loss if config["data"].get("weight") is None else by_row(made_loss)
 
 
 def classifier(config: Config, schema: Schema, measured: Measures | None = None) -> Classifier:
@@ -109,7 +141,7 @@ def classifier(config: Config, schema: Schema, measured: Measures | None = None)
     schedule = made("scheduler", config["scheduler"]) if config["scheduler"] else None
     rehearse(optimizer, schedule)
     most = free_memory(config["trainer"]["accelerator"]) // WEIGHT_BYTES
-    own = net(config, schema, most), optimizer, schedule, loss(config, schema)
+    own = net(config, schema, most), optimizer, schedule, loss(config, schema, most)
     trained = Classifier(*own, measures(config, schema) if measured is None else measured)
     # now, as the Trainer would read a checkpoint's weights before it turns the net's into float64
     return trained.double() if config["trainer"]["precision"] == "64-true" else trained

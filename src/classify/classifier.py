@@ -26,7 +26,8 @@ class Measures(nn.Module):
     """The validation loss and the metrics, over all batches since the last `compute`.
 
     loss is the mean cross-entropy without class weights or label smoothing, so that runs which differ in these can be
-    compared by it. Metrics take probabilities (rows, classes) and class indices (rows,); they know no weights of rows.
+    compared by it. Metrics take probabilities (rows, classes) and class indices (rows,); those that know weights of
+    rows have an argument `weights`, which none of torchmetrics has.
     """
 
     def __init__(self, metrics: dict[str, Metric]) -> None:
@@ -43,7 +44,8 @@ class Measures(nn.Module):
         else:
             self.loss.update(F.cross_entropy(by_class[None], targets, reduction="none")[0], weights)
         probabilities = by_class.softmax(0).T.contiguous()
-        self.metrics.update(probabilities, labels if labels.dim() == 1 else labels.argmax(-1))
+        given = {} if weights is None else {"weights": weights}  # for those whose update takes them
+        self.metrics.update(probabilities, labels if labels.dim() == 1 else labels.argmax(-1), **given)
 
     def named(self, part: str) -> dict[str, Metric]:
         """Each by the name that is logged, such as val/loss, for Lightning to compute and reset."""

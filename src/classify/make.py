@@ -7,6 +7,7 @@ from inspect import signature
 from typing import Any
 
 from tabrun.cli.errors import UserError, value_of
+from tabrun.cli.roles import Role, resolve
 
 PACKAGE = __name__.partition(".")[0]
 Config = dict[str, Any]
@@ -22,6 +23,16 @@ def made(key: str, node: Config, **more: Any) -> Any:
     check_node(key, node | more)
     with value_of(key, PACKAGE):
         return instantiate(node, **more, _convert_="all")
+
+
+def played(key: str, config: Config, role: Role) -> tuple[Callable[..., Any], Config]:
+    """The class or function at this key, and its arguments; UserError if it does not play the role."""
+    node = config.get(key)
+    if not isinstance(node, dict):
+        raise UserError(f"{key}={node} is nothing that can be made: it needs a _target_")
+    if "device" in node:  # which would make it there before its weights are counted
+        raise UserError(f"{key}.device: trainer.accelerator says where it is: leave it out")
+    return resolve(key, node.get("_target_"), role, PACKAGE), {k: v for k, v in node.items() if k != "_target_"}
 
 
 def check_node(key: str, node: Config) -> None:

@@ -1,7 +1,8 @@
 """Nets: a first layer that encodes a table's rows, and functions that give the layers between it and the head.
 
-To add a model, write a function `name(in_features, out_features, ...) -> nn.Module` here and conf/model/name.yaml,
-whose keys are the function's other arguments.
+To add a model, write a function `name(in_features, out_features, ...) -> nn.Module` or a class, here or in another file
+of the package, and conf/model/name.yaml, whose keys are its other arguments. One that has no argument in_features gets
+the rows that Encode takes, and `schema` where it asks for it, so as to embed columns of its own.
 """
 
 from __future__ import annotations
@@ -76,6 +77,13 @@ class Encode(nn.Module):
                 else:
                     parts.append(F.one_hot(code, size)[:, 1:].to(parts[0].dtype))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+
+class AsItIs(nn.Identity):
+    """In the place of Encode for a model that reads the table's rows itself."""
+
+    embeddings: Sequence[str] = ()
+    out_features = 0  # of what it would compute
 
 
 def activation_layer(name: str) -> nn.Module:

@@ -18,11 +18,40 @@ import torch
 from conftest import ROOT, configure
 from handed import check_targets, compared, continued, open_run, shipped, train
 
-from classify import load
+from classify import build, load
 from tabrun.cli import errors
+from tabrun.cli.errors import UserError
+from tabrun.cli.roles import CALLBACK, DATA, MODULE
 from tabrun.runs.folder import read_metrics
 from tabrun.runs.trust import recorded
 from tabrun.verbs import evaluate, export, predict
+
+TEMPLATE = build.__name__.partition(".")[0]
+STRANGERS = (  # none is a class of nn.Module in the package or torch.nn, or a function that says it gives one
+    *("os.system", "builtins.eval", "torch.nn", "torch.nn.modules.module.register_module_forward_hook"),
+    *("torch.nn.utils.clip_grad_norm_", "torch.nn.utils.parametrize.ParametrizationList", "torch.nn.functional.relu"),
+    *(
+        "torch.nn.Module.to",
+        "torch.nn.modules.Linear",
+        "torch.nn.Module.__init__",
+        "torch.nn..Linear",
+        "torch.jit.load",
+    ),
+    *(
+        f"{TEMPLATE}.{name}"
+        for name in ("build.trainer", "build.net", "build.OrderedDict", "load", "nets.nn.Linear", "nets.F")
+    ),
+    *(f"{TEMPLATE}.{name}" for name in ("nets.torch.os.system", "nets.torch.load", "nets.Encode.of", "heads.HEADS")),
+    *(f"{TEMPLATE}.{name}" for name in ("nope", "nets.nope", "nope.nope", "classifier.Schedule", "nets.Sequence")),
+    *(
+        "hydra.utils.get_class",
+        "lightning.Trainer",
+        "this.imports",
+        f"{TEMPLATE}x.nets.mlp",
+        f".{TEMPLATE}.nets.mlp",
+        "",
+    ),
+)
 
 
 @pytest.fixture
@@ -115,6 +144,7 @@ def test_what_may_be_called() -> None:
         "lightning.pytorch.callbacks.Timer",
         "tabrun.read_parquet",
     }
+    fine |= {"torch.nn.Tanh", f"{TEMPLATE}.heads.Softmax", f"{TEMPLATE}.nets.mlp"}
     assert {"tabrun.TabularData", "lightning.Trainer"} <= shipped()
     for target in fine:
         check_targets([{"a": {"_target_": target}}], "run")
@@ -125,11 +155,72 @@ def test_what_may_be_called() -> None:
         "tabrun.runs.folder.release",
         "tabrun.cli.check.Guard",
     }
+    wrong |= {*STRANGERS} - shipped()
+    wrong |= {"torch.nn.Parameter", "torch.nn.init.ones_", "lightning.pytorch.callbacks.math.exp"}
     wrong |= {"torch.load", "torch.optim.lr_scheduler.partial", "torch.optim.lr_scheduler.warnings.warn", "lightning.x"}
     wrong |= {"lightning.seed_everything", "classify.nets.torch.load", "torch.optim", "", "hydra.utils.instantiate"}
     for value in (*wrong, 1, None, ["os.system"]):
         with pytest.raises(ValueError, match="would call"):
             check_targets({"a": ({"_target_": value},)}, "run")
+
+
+@pytest.mark.parametrize("key", ["model", "loss", "data", "callbacks.early_stopping"])
+def test_a_role_is_played_by_its_own(key: str, forged: Callable[..., Path], tmp_path: Path) -> None:
+    """In the place of each, whatever else there is, and what plays another role."""
+    others = {"model": MODULE, "data": DATA, "callbacks.early_stopping": CALLBACK}
+    of_other_roles = {
+        MODULE: "torch.nn.Tanh",
+        DATA: "tabrun.TabularData",
+        CALLBACK: "lightning.pytorch.callbacks.Timer",
+    }
+    role = others.get(key, MODULE)
+    for target in (
+        *STRANGERS,
+        *(name for other, name in of_other_roles.items() if other != role),
+        1,
+        None,
+        ["os.system"],
+    ):
+        run = forged(at(f"config/{key.replace('.', '/')}/_target_", target))
+        if key == "model":
+            with pytest.raises(UserError, match=r"model._target_=.* is no nn.Module"):
+                load(run)
+        if key in ("model", "loss"):
+            with pytest.raises(UserError, match=f"{key}._target_=.* is no nn.Module"):
+                getattr(build, "net" if key == "model" else key)(open_run(run).config, open_run(run).schema)
+        shutil.copy(run / "checkpoints" / "best.ckpt", run / "checkpoints" / "last.ckpt")
+        with pytest.raises(UserError, match=r"would call|is no |_target_|schema cannot"):
+            continued(configure(run), [], False)
+
+
+def test_nothing_is_imported_to_find_out(forged: Callable[..., Path], tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "strange.py").write_text("import pathlib\npathlib.Path(__file__).with_name('pwned').touch()\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for target in ("strange.Net", "strange", "torch.nn.strange.Net"):
+        run = forged(at("config/model/_target_", target))
+        with pytest.raises(UserError, match=r"is no nn\.Module"):
+            load(run)
+        with pytest.raises(UserError, match="would call"):
+            open_run(run).trusted(*open_run(run).config)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_what_plays_a_role_stands_in_its_place(forged: Callable[..., Path]) -> None:
+    for key, target in (("metrics/f1", "torch.nn.Tanh"), ("optimizer", "lightning.pytorch.callbacks.Timer")):
+        run = forged(at(f"config/{key}/_target_", target))
+        with pytest.raises(UserError, match=f"would call '{target}' as {key.replace('/', '.')}"):
+            open_run(run).trusted("data")
+
+
+@pytest.mark.parametrize("name", ["Linear", "Bilinear"])
+def test_a_layer_of_a_million_million_weights_is_not_made(name: str, forged: Callable[..., Path]) -> None:
+    model = {"_target_": f"torch.nn.{name}"}
+    wide = {"in1_features": 10**6, "in2_features": 10**6} if name == "Bilinear" else {"dtype": 10**12}
+    with pytest.raises(UserError, match="model: "):
+        load(forged(at("config/model", model | wide)))
+    run = forged(at("config/loss", {"_target_": "torch.nn.Embedding", "num_embeddings": 10**12, "embedding_dim": 1}))
+    with pytest.raises(UserError, match="loss: 1,000,000,000,000 weights are too many"):
+        build.loss(open_run(run).config, open_run(run).schema, most=10**9)
 
 
 def test_cut_and_empty_files(finished: Path, tmp_path: Path) -> None:
@@ -164,7 +255,7 @@ STRANGE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         ),
         "not month, weekday or hour",
     ),
-    "a model": (lambda content: content["config"]["model"].update(_target_="os.system"), "no function in"),
+    "a model": (lambda content: content["config"]["model"].update(_target_="os.system"), "is no nn.Module"),
     "sizes": (lambda content: content["config"]["model"].update(hidden=[3]), "weights do not fit its config"),
 }
 
@@ -339,14 +430,12 @@ FORGED: dict[str, Callable[[dict[str, Any]], Any]] = {  # none of it is read
     "values that are no texts": at("schema/categories", (CATEGORY,)),
     "a value twice": at("schema/categories", ({**CATEGORY, "values": ("a", "a")},)),
     "another target": at("schema/target", ("a", "b")),
-    "head": at("config/head", 3),
     "data": at("config/data", 5),
     "split": at("config/data/split", "x"),
     "an id": at("config/data/id", {}),
     "an id twice": at("config/data/id", ["a", "a"]),
     "what is ignored": at("config/data/columns/ignore", 3),
     "separator": at("config/data/read/separator", 5),
-    "metrics": at("config/metrics", 5),
     "negative threads": at("record/threads", -1),
     "a thousand million threads": at("record/threads", 10**9),
     "record": at("record", None),
@@ -368,6 +457,11 @@ MISFITS: dict[str, Callable[[dict[str, Any]], Any]] = {  # read, but no net come
     "whole numbers": weight(lambda value: value.int()),
     "complex numbers": weight(lambda value: value + 0j),
     "no head": at("config/head", "x"),
+    "a head of another type": at("config/head", 3),
+    "a model that is none": at("config/model", 5),
+    "a text for a model": at("config/model", "abc"),
+    "a device": at("config/model/device", "cpu"),
+    "sizes of its own": at("config/model/in_features", 10**12),
     "hidden": at("config/model/hidden", "x"),
     "a negative width": at("config/model/hidden", [-5]),
     "a width of 0.5": at("config/model/hidden", [0.5]),
@@ -386,6 +480,8 @@ UNBUILT: dict[str, Callable[[dict[str, Any]], Any]] = {  # a net, but no run
     "a callback of nothing": at("config/callbacks/early_stopping", {"a": 1}),
     "a metric's name": at("config/metrics/a.b", {"_target_": "torchmetrics.classification.MulticlassAccuracy"}),
     "optimizer": at("config/optimizer", 5),
+    "metrics": at("config/metrics", 5),
+    "loss": at("config/loss", 5),
     "lr": at("config/optimizer/lr", "x"),
     "scheduler": at("config/scheduler", {"a": 1}),
     "epochs": at("config/trainer/max_epochs", "x"),

@@ -107,7 +107,7 @@ def test_a_schedule_made_for_some_epochs_cannot_have_more(tmp_path: Path) -> Non
     config: dict[str, Any] = configure(tmp_path, "data=iris", "scheduler=cosine", "trainer.max_epochs=2")
     train(config)
     with pytest.raises(ValueError, match=r"trainer.max_epochs: the schedule of .* was made for 2 epochs"):
-        continued(config, ["trainer.max_epochs"], False)
+        continued(config | {"trainer": config["trainer"] | {"max_epochs": 3}}, ["trainer.max_epochs"], False)
 
 
 def test_a_job_of_a_sweep_goes_on_unless_it_failed_or_is_another(tmp_path: Path) -> None:

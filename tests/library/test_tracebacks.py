@@ -61,11 +61,11 @@ class BadForward(nn.Linear):
         raise ValueError("as a fork may write it")
 
 
-def bad_forward(in_features, out_features):
+def bad_forward(in_features, out_features) -> nn.Module:
     return BadForward(in_features, out_features)
 
 
-def bad_net(in_features, out_features):
+def bad_net(in_features, out_features) -> nn.Module:
     raise ValueError("as a fork may write it")
 """
 BROKEN = {  # the words: the file whose line is shown

@@ -10,8 +10,10 @@ import polars as pl
 import pytest
 import torch
 from conftest import configure
-from handed import open_run, set_up, train
+from handed import open_run, set_up, train, train_as_one
 
+from classify import build
+from tabrun.cli.errors import UserError
 from tabrun.runs.run import Run
 from tabrun.tables.data import TabularData
 from tabrun.verbs import evaluate, predict
@@ -159,3 +161,73 @@ def test_weights_of_zero_need_not_hold_a_class(runs: tuple[Run, Run], tmp_path: 
     result = evaluate.evaluate(runs[0], str(tmp_path / "new.csv"), None, False)
     assert result["rows"] == (frame["y"] == "yes").sum()
     assert result["measures"]["this run"]["auroc"] is None
+
+
+LOSSES = {
+    "as shipped": {},
+    "smoothed": {"label_smoothing": 0.2},
+    "classes weighted": {"class_weights": [1.0, 3.0]},
+    "both": {"class_weights": [1.0, 3.0], "label_smoothing": 0.2},
+    "another": {"_target_": "torch.nn.MultiMarginLoss", "class_weights": [1.0, 3.0]},
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("soft", [False, True])
+def test_the_loss_of_weighted_rows_is_that_of_repeated_ones(name: str, soft: bool, tmp_path: Path) -> None:
+    if soft and name == "another":
+        return  # it takes classes alone
+    config = configure(tmp_path, *words(weighted(), tmp_path / "a.csv", "data.weight=k"))
+    node = LOSSES[name] if "_target_" in LOSSES[name] else config["loss"] | LOSSES[name]
+    schema = set_up(config).schema
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(20, 2, generator=generator, dtype=torch.float64, requires_grad=True)
+    labels = torch.rand(20, 2, generator=generator).double().softmax(-1) if soft else torch.arange(20) % 2
+    weights = torch.arange(20) % 4
+    weighted_loss = build.loss(config | {"loss": node}, schema).double()(scores, labels, weights.double())
+    unweighted = config | {"loss": node, "data": config["data"] | {"weight": None}}
+    rows = torch.arange(20).repeat_interleave(weights)
+    repeated_loss = build.loss(unweighted, schema).double()(scores[rows], labels[rows])
+    torch.testing.assert_close(weighted_loss, repeated_loss)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, scores)[0] for loss in (weighted_loss, repeated_loss)))
+    assert build.loss(config | {"loss": node}, schema).double()(scores, labels, weights.double() * 0) == 0
+
+
+def test_a_loss_that_can_count_no_weights_is_refused(tmp_path: Path) -> None:
+    config = configure(tmp_path, *words(weighted(), tmp_path / "a.csv", "data.weight=k"))
+    with pytest.raises(UserError, match=r"data.weight: Tanh has no reduction=mean, and no argument `weights`"):
+        build.loss(config | {"loss": {"_target_": "torch.nn.Tanh"}}, set_up(config).schema)
+
+
+def test_training_with_weights_is_training_on_repeated_rows(tmp_path: Path) -> None:
+    """All rows in one batch, and features whose means do not depend on how often a row is there."""
+    fours = np.arange(240) // 4
+    parts = np.array(["train", "train", "train", "train", "val", "test"])[fours % 6]
+    x = 1.0 - np.arange(240) // 2 % 2 * 2  # of mean 0 in each four
+    frame = weighted().with_columns(x=x, k=(fours + fours // 6) % 3, part=parts)
+    common = ["trainer.precision=64-true", "data.batch_size=1000", "data.columns.ignore=[kind]", "optimizer.lr=1"]
+    train(configure(tmp_path / "one", *words(frame, tmp_path / "a.csv", *common, "data.weight=k")))
+    train(configure(tmp_path / "two", *words(repeated(frame), tmp_path / "b.csv", *common)))
+    one, two = (open_run(tmp_path / name, "last") for name in ("one", "two"))
+    assert one.schema.numbers[0].mean == two.schema.numbers[0].mean
+    for key, value in one.weights.items():
+        torch.testing.assert_close(value, two.weights[key], rtol=1e-9, atol=0)
+    logs = [pl.read_csv(tmp_path / name / "log" / "metrics.csv") for name in ("one", "two")]
+    for column in ("train/loss", "val/loss"):
+        assert logs[0][column].to_list() == pytest.approx(logs[1][column].to_list(), abs=1e-9)
+
+
+@pytest.mark.parametrize("swept", ["optimizer.lr=0.01,0.2", "data.fold=0,2", "loss.label_smoothing=0,0.1"])
+def test_weights_count_in_a_stack_as_in_each_run_alone(swept: str, tmp_path: Path) -> None:
+    common = ["trainer.precision=64-true", "data.weight=k", "data.split.column=null", "data.num_folds=4", "test=false"]
+    jobs = [f"{swept.split('=')[0]}={value}" for value in swept.split("=")[1].split(",")]
+    for i, job in enumerate(jobs):
+        train(configure(tmp_path / f"alone{i}", *words(weighted(), tmp_path / "a.csv", *common, job)))
+    words_of = [words(weighted(), tmp_path / "a.csv", *common, job) for job in jobs]
+    train_as_one([configure(tmp_path / f"stacked{i}", *own) for i, own in enumerate(words_of)])
+    for i in range(len(jobs)):
+        one, two = (open_run(tmp_path / f"{kind}{i}", "last").weights for kind in ("alone", "stacked"))
+        for key, value in one.items():
+            torch.testing.assert_close(value, two[key], rtol=1e-9, atol=1e-12)
+        logs = [pl.read_csv(tmp_path / f"{kind}{i}" / "log" / "metrics.csv") for kind in ("alone", "stacked")]
+        assert logs[0].to_numpy() == pytest.approx(logs[1].to_numpy(), abs=1e-9)

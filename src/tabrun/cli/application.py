@@ -58,7 +58,7 @@ def main(build: Build, app: Callable[[], Any]) -> None:
     sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))  # which Hydra wants first
     logging.raiseExceptions = False  # a closed pipe ends no training
     os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise where it would print
-    with one_line_errors(), composing(conf(build)):
+    with one_line_errors(), composing(build):
         app()
 
 

@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from tabrun.cli.errors import UserError, errors_that_end
-from tabrun.cli.keys import check_keys, composing, describe, leaves, nearest, plain, same_type, shipped
+from tabrun.cli.keys import check_keys, composing, describe, leaves, plain, same_type, shipped
 from tabrun.runs.build import Build, conf
 from tabrun.runs.folder import LOCK, check_around, claim, lock, read_json, write_json
 from tabrun.runs.resume import absolute, check_beside, check_earlier, check_links, resumable, said
@@ -45,9 +45,9 @@ class Guard(Callback):
     build: Build  # the template's, as `application` says
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with errors_that_end(), composing(conf(self.build)):
+        with errors_that_end(), composing(self.build):
             if FIRST_PROCESS:  # the others have its words and more, and share its folder
-                check_beside(config)
+                check_beside(config, self.build)
             if config.hydra.runtime.choices["hydra/sweeper"] == "optuna":
                 raise UserError("hydra/sweeper=optuna searches with many runs: add -m")
             check_values(config, config.hydra.runtime.choices, self.build)
@@ -64,7 +64,7 @@ class Guard(Callback):
                 (claim if config.resume is None else lock)(folder)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with errors_that_end(), composing(conf(self.build)):
+        with errors_that_end(), composing(self.build):
             check_multirun(config)
             task = config.hydra.overrides.task
             words = [word for word in task if not word.startswith(("folder=", "sweep.trials="))]
@@ -146,7 +146,7 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any], build: Build) -> N
     for key, words in {**CHOICES, **build.CHOICES}.items():
         if not OmegaConf.is_dict(value := OmegaConf.select(cfg, key)) and value not in words:
             raise UserError(f"{key}={value} is not one of {', '.join(word or 'null' for word in words)}")
-    check_parts(cfg)
+    build.check(cfg)
     check_earlier(cfg)
     if "::" in os.path.abspath(str(cfg.folder)):
         raise UserError(f"folder={cfg.folder}: a run's path must not hold ::, which stands for two: name another")
@@ -165,30 +165,6 @@ def check_range(key: str, value: Any, ranges: Mapping[str, tuple[float, float]])
         if isinstance(number, int | float) and not low <= number <= high:
             bounds = f"at least {low}" if high in (math.inf, sys.float_info.max) else f"from {low} to {high}"
             raise UserError(f"{key}={value} is out of range: it must be {bounds}")
-
-
-def check_parts(cfg: DictConfig) -> None:
-    """Raises UserError for parts that cannot be made, that do not go together, or that watch what nothing measures."""
-    nodes = {f"{key}.{name}": node for key in ("callbacks", "logger", "metrics") for name, node in cfg[key].items()}
-    nodes |= {"optimizer": cfg.get("optimizer"), "scheduler": cfg.get("scheduler")}
-    names: list[str] = [f"val/{name}" for name in ("loss", *(name for name, metric in cfg.metrics.items() if metric))]
-    if cfg.monitor not in names:
-        there = f"{nearest(str(cfg.monitor), names)}: there are {', '.join(names)}"
-        raise UserError(f"monitor={cfg.monitor} is not measured{there}")
-    for key, node in nodes.items():
-        if node and not (OmegaConf.is_dict(node) and "_target_" in node and key.count(".") < 2):
-            raise UserError(f"{key} is nothing that can be made: it needs a _target_, and a name without dots")
-        if node and node.get("monitor", "train/loss") not in ("train/loss", *names):
-            raise UserError(f"{key}.monitor={node.monitor} is not measured: there are {', '.join(names)}")
-    if "loss" in cfg.metrics:
-        raise UserError("metrics.loss: this name is taken by the cross-entropy: call the metric something else")
-    if not cfg.callbacks.get("checkpoints"):
-        raise UserError("callbacks.checkpoints cannot be left out: a run is read back from them")
-    if cfg.speed.compile not in (None, "default") and cfg.trainer.accumulate_grad_batches != 1:
-        raise UserError(
-            f"speed.compile={cfg.speed.compile} replays CUDA graphs, which write over gradients that "
-            "trainer.accumulate_grad_batches keeps: say speed.compile=default"
-        )
 
 
 def in_sweep() -> bool:

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -18,8 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from tabrun.cli.errors import UserError
+from tabrun.runs.build import Build, conf
 
-MEANT = {"learning_rate": "optimizer.lr", "epochs": "trainer.max_epochs", "layers": "model.hidden"}  # too far to guess
 DEFAULTS: dict[str, Any] = {  # of the keys that the library reads; Hydra puts them under conf/'s, which may lack some
     **{"folder": "outputs/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}", "seed": 0, "monitor": "val/loss", "mode": "auto"},
     **{"resume": None, "rerun": None, "init_from": None, "trust": False, "test": True},
@@ -31,30 +30,27 @@ DEFAULTS: dict[str, Any] = {  # of the keys that the library reads; Hydra puts t
 
 
 @contextmanager
-def composing(conf: Path) -> Iterator[None]:
-    """Turns what Hydra says of what was typed, or of the configs in the folder `conf`, into a UserError."""
+def composing(build: Build) -> Iterator[None]:
+    """Turns what Hydra says of what was typed, or of the configs of `build`, into a UserError."""
     try:
         yield
     except InstantiationException:  # not of the config
         raise
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        raise UserError(explain(error, conf)) from error
+        raise UserError(explain(error, build)) from error
 
 
-def explain(error: Exception, conf: Path) -> str:
-    """What is wrong with what was typed; for what is not told from that, the error's own words.
-
-    conf: the folder of the configs.
-    """
+def explain(error: Exception, build: Build) -> str:
+    """What is wrong with what was typed; for what is not told from that, the error's own words."""
     if isinstance(error, OverrideParseException):
         reason = error.message.splitlines()[0]
         return f"cannot read {error.override!r} ({reason}): say KEY=VALUE, with odd text quoted: \"KEY='VALUE'\""
     if isinstance(error, HydraException):
         GlobalHydra.instance().clear()  # to compose once more
-        groups = {path.name: sorted(file.stem for file in path.glob("*.yaml")) for path in conf.iterdir()}
+        groups = {path.name: sorted(file.stem for file in path.glob("*.yaml")) for path in conf(build).iterdir()}
         words = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
         overrides = OverridesParser.create().parse_overrides(words)
-        if found := wrong_choice(overrides, groups) or wrong_key(overrides, groups, conf):
+        if found := wrong_choice(overrides, groups) or wrong_key(overrides, groups, build):
             return found
     return str(error) or str(error.__cause__)
 
@@ -71,18 +67,18 @@ def wrong_choice(overrides: list[Override], groups: Mapping[str, list[str]]) -> 
     return None
 
 
-def wrong_key(overrides: list[Override], groups: Mapping[str, list[str]], conf: Path) -> str | None:
+def wrong_key(overrides: list[Override], groups: Mapping[str, list[str]], build: Build) -> str | None:
     """What is wrong with an override of a key that is not there, with the groups that the others choose."""
     chosen = [str(one.input_line) for one in overrides if one.key_or_group in groups and not one.is_sweep_override()]
     try:
-        with initialize_config_dir(str(conf), version_base="1.3"):
+        with initialize_config_dir(str(conf(build)), version_base="1.3"):
             composed = OmegaConf.to_container(compose("config", chosen, return_hydra_config=True))
     except HydraException:  # something else is wrong, which the first error says
         return None
     known = [*groups, *(key for key, _ in leaves(composed))]
     for key in (one.key_or_group for one in overrides if one.type in (OverrideType.CHANGE, OverrideType.DEL)):
         if "/" not in key and key not in known and not any(name.startswith(f"{key}.") for name in known):
-            meant = MEANT.get(key.rsplit(".", 1)[-1])
+            meant = build.MEANT.get(key.rsplit(".", 1)[-1])
             return f"there is no key {key}{f' (did you mean {meant}?)' if meant else nearest(key, known)}"
     return None
 

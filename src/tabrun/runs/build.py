@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from torch import nn
 
+    from tabrun.cli.roles import Role
     from tabrun.tables.data import TabularData
     from tabrun.tables.schema import Schema
 
@@ -24,7 +25,9 @@ Config = dict[str, Any]  # the composed config, resolved, as plain values
 class Build(Protocol):
     """The template's module `build`, the only reader of the template's keys; it imports nothing heavy at its top.
 
-    RANGES: the least and the most of a key. CHOICES: the words that a key may be.
+    RANGES: the least and the most of a key. CHOICES: the words that a key may be. MEANT: keys by what else they are
+    called. ROLES: what the nodes at these keys may name. MORE: what a finished run may be given more of. BESIDE: what
+    else may be another when a run goes on.
     """
 
     __name__: str
@@ -32,6 +35,16 @@ class Build(Protocol):
     __file__: str | None
     RANGES: Mapping[str, tuple[float, float]]
     CHOICES: Mapping[str, tuple[str | None, ...]]
+    MEANT: Mapping[str, str]
+    ROLES: Mapping[str, Role]
+    MORE: Sequence[str]
+    BESIDE: Sequence[str]
+
+    def check(self, config: Mapping[str, Any]) -> None:
+        """Raises UserError for values that do not go together, before anything is imported."""
+
+    def check_more(self, before: Config, after: Config, num_epochs: int) -> None:
+        """Raises UserError where a run of the config `before`, in this epoch, cannot go on with that of `after`."""
 
     def data(self, config: Config) -> Any:
         """Gives a function (schema) -> TabularData."""
@@ -56,6 +69,10 @@ class Build(Protocol):
 
     def alike(self, config: Config) -> Any:
         """Gives, as plain values, what runs that train as one have in common and their modules do not show."""
+
+
+def package_of(build: Build) -> str:
+    return build.__name__.partition(".")[0]
 
 
 def conf(build: Build) -> Path:

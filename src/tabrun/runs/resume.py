@@ -24,12 +24,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MORE = ("trainer.max_epochs", "callbacks.early_stopping.patience")  # what a finished run may be given more of
-BESIDE: dict[str, tuple[str, ...]] = {  # keys that may be said beside one whose config is the run's own
-    "rerun": ("folder", "test", "trust"),
-    "resume": (*MORE, "speed.threads", "callbacks.checkpoints.minutes", "logger", "test", "trust"),
-}
-
 
 def check_earlier(config: DictConfig) -> None:
     """Raises UserError where `rerun` or `init_from` is not an earlier run."""
@@ -65,17 +59,21 @@ def said(words: Iterable[str]) -> set[str]:
     return {str(o.key_or_group) for o in OverridesParser.create().parse_overrides(list(words))}
 
 
-def check_beside(config: DictConfig) -> None:
+def check_beside(config: DictConfig, build: Build) -> None:
     """Raises UserError for what is said beside `rerun` or `resume` and would be taken from the run itself."""
     keys = said(config.hydra.overrides.task)
-    for verb, allowed in BESIDE.items():
+    more = (*build.MORE, "speed.threads", *build.BESIDE, "test", "trust")
+    beside: dict[str, tuple[str, ...]] = {"rerun": ("folder", "test", "trust"), "resume": more}
+    for verb, allowed in beside.items():
         if config[verb] is not None and (wrong := sorted(keys - {verb, *allowed})):
             raise UserError(
                 f"{verb}={config[verb]} takes {wrong[0]} from the run itself: leave it out; beside {verb} there may be "
                 f"{', '.join(allowed)}"
             )
-    if config.resume is not None and not keys & set(MORE) and (Path(str(config.resume)) / "metrics.json").exists():
-        raise UserError(f"resume={config.resume} is finished: raise {' or '.join(MORE)}, or say rerun= to repeat it")
+    if config.resume is not None and not keys & {*build.MORE} and (Path(str(config.resume)) / "metrics.json").exists():
+        raise UserError(
+            f"resume={config.resume} is finished: raise {' or '.join(build.MORE)}, or say rerun= to repeat it"
+        )
 
 
 def resumable(name: str) -> Path:
@@ -115,9 +113,6 @@ def continued(build: Build, config: Config, keys: Iterable[str], trust: bool) ->
     else:
         own = recorded(started(build, folder, trust), folder, trust)
     for key in keys:
-        if key == "trainer.max_epochs" and start and (own.get("scheduler") or {}).get("total"):
-            made_for = own["trainer"]["max_epochs"]
-            raise UserError(f"{key}: the schedule of {shown(folder)} was made for {made_for} epochs")
         path = key.split(".")
         there, here = own, config
         for part in path[:-1]:
@@ -125,8 +120,8 @@ def continued(build: Build, config: Config, keys: Iterable[str], trust: bool) ->
             if there is None or here is None:
                 raise UserError(f"{key}: {shown(folder)} was trained without it")
         there[path[-1]] = here[path[-1]]
-    if start and own["trainer"]["max_epochs"] < run.num_epochs:
-        raise UserError(f"trainer.max_epochs: {shown(folder)} is in epoch {run.num_epochs} already: say that or more")
+    if start:
+        build.check_more(run.config, own, run.num_epochs)
     return own | {"resume": None}, start
 
 

@@ -22,6 +22,7 @@ from tabrun.runs.csv_log import CsvLog
 from tabrun.runs.folder import write_json
 from tabrun.runs.pace import set_threads
 from tabrun.runs.run import Run, record
+from tabrun.runs.weights import Weighted
 from tabrun.tables.schema import Schema
 
 log = logging.getLogger(__name__)
@@ -145,14 +146,16 @@ def log_outcome(loggers: Iterable[Any], config: Config, metrics: dict[str, float
 
 
 def chance(module: Any, schema: Schema) -> float:
-    """The cross-entropy of predicting the class shares; of a loss with weights or smoothing, of all classes alike.
+    """The cross-entropy of predicting the class shares; with weights or smoothing, of all classes alike.
 
     Infinite for another loss, which nothing is known of.
     """
-    loss = getattr(module, "loss", None)
+    loss: Any = getattr(module, "loss", None)
+    weighted = isinstance(loss, Weighted)
+    loss = loss.loss if weighted else loss
     if not isinstance(loss, nn.CrossEntropyLoss):
         return math.inf
-    plain = loss.weight is None and not loss.label_smoothing
+    plain = loss.weight is None and not loss.label_smoothing and not weighted
     counts = [count for count in schema.class_counts if count] if plain else [1.0] * schema.num_classes
     return -sum(count / sum(counts) * math.log(count / sum(counts)) for count in counts)
 

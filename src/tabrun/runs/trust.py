@@ -7,7 +7,7 @@ import importlib
 import re
 from collections.abc import Iterator
 from contextlib import nullcontext
-from inspect import isclass, isfunction
+from inspect import isclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from yaml import YAMLError
 
 from tabrun import NAMES
 from tabrun.cli.errors import UserError, shown
-from tabrun.cli.keys import leaves
-from tabrun.runs.build import Build, Config, conf, resolved
+from tabrun.cli.keys import DEFAULTS, leaves
+from tabrun.cli.roles import DATA, ROLES, playing
+from tabrun.runs.build import Build, Config, conf, package_of, resolved
 from tabrun.runs.checkpoint_file import is_plain
 
 MOST_YAML = 2**16  # bytes; conf/ makes 4,000 of them
@@ -33,13 +34,14 @@ LEADS_OUT = re.compile(r"^~|\.\.|:/|::|\$")
 def check_targets(node: Any, path: object, build: Build) -> None:
     """Raises ValueError where `node` holds a `_target_` that is none of ours, or an interpolation that could be one.
 
-    Ours are what conf/ names, the other classes of the libraries' modules that it names, and our tables and nets.
+    Ours are what conf/ names, the other classes of the libraries' modules that it names, our tables, and what plays a
+    role; `check_recorded` says where.
     """
     check_plain(node, path)
-    for part in parts(node):
-        if isinstance(part, dict) and "_target_" in part and not is_ours(part["_target_"], build):
+    for _, target in called(node):
+        if not is_ours(target, build):
             raise UserError(
-                f"{path} would call {str(part['_target_'])[:80]!r}, which conf/ does not name: if you trust whoever "
+                f"{path} would call {str(target)[:80]!r}, which conf/ does not name: if you trust whoever "
                 "wrote it, say --trust (with train: trust=true)"
             )
 
@@ -61,40 +63,66 @@ def parts(node: Any) -> Iterator[Any]:
             yield from parts(part)
 
 
+def called(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """The dotted key of each node that names something to call, and the name."""
+    if isinstance(node, dict) and "_target_" in node:
+        yield key, node["_target_"]
+    for name, part in (
+        node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list | tuple) else ()
+    ):
+        yield from called(part, f"{key}.{name}" if key else str(name))
+
+
 def check_recorded(config: dict[str, Any], path: object, build: Build) -> None:
     """Raises UserError for what the command line would not take, with the same choices of groups."""
     from tabrun.cli.check import check_values
 
     choices: dict[str, str | None] = {"data": None}
-    for group in ("data", "model", "optimizer", "scheduler"):
+    for file in conf(build).glob("*/*.yaml"):
+        group = file.parent.name
         own = dict(leaves(config[group])) if isinstance(config.get(group), dict) else {}
-        for file in (conf(build) / group).glob("*.yaml"):
-            if (named := targets(file)) and named.items() <= own.items():
-                choices[group] = file.stem
+        named = targets(file)
+        if named and named.items() <= own.items():
+            choices[group] = file.stem
     ready = GlobalHydra.instance().is_initialized()
     with nullcontext() if ready else initialize_config_dir(str(conf(build)), version_base="1.3"):
         try:
             check_values(OmegaConf.create(config | {"init_from": None, "rerun": None}), choices, build)
         except (UserError, OmegaConfBaseException, RecursionError) as error:
             raise UserError(f"{path}: {error}") from None
+    for key, target in called(config):
+        if is_ours(target, build) and not in_place(target, key, build):
+            raise UserError(f"{path} would call {target[:80]!r} as {key}, which it is not: take it from a copy")
 
 
 def is_ours(target: Any, build: Build) -> bool:
+    """Whether conf/ names it, or it is another class of a library's module that conf/ names, or it plays a role."""
     named = shipped(conf(build))
     if not isinstance(target, str) or target in named:
         return isinstance(target, str)
+    if any(playing(target, role, package_of(build)) for role in ROLES):
+        return True
     module, _, name = target.rpartition(".")
-    package = build.__name__.partition(".")[0]
     if module == "tabrun":
         return NAMES.get(name) == "tables.sources"
-    if module == f"{package}.nets":
-        found = vars(importlib.import_module(module)).get(name)
-        return isfunction(found) and found.__module__ == module
-    top = module.partition(".")[0]
-    if top == package or module not in {known.rpartition(".")[0] for known in named}:
+    top, modules = module.partition(".")[0], {known.rpartition(".")[0] for known in named}
+    if top == package_of(build) or module not in modules.difference(*(role.modules for role in ROLES)):
         return False
     found = vars(importlib.import_module(module)).get(name)
     return isclass(found) and found.__module__.partition(".")[0] == top
+
+
+def in_place(target: str, key: str, build: Build) -> bool:
+    """Whether what plays a role stands where it is played, at this dotted key of the config, and nothing else there.
+
+    But for what conf/ names of packages that play no role, such as a library's that the template has come to use.
+    """
+    places = {"data": DATA} | dict(build.ROLES)
+    role = places.get(key) or places.get(f"{key.rpartition('.')[0]}.*")
+    fitting = [one for one in ROLES if playing(target, one, package_of(build))]
+    tops = {package_of(build), *(module.partition(".")[0] for one in ROLES for module in one.modules)}
+    named = target in shipped(conf(build)) and (role is None or target.partition(".")[0] not in tops)
+    return named or (role in fitting if role else not fitting)
 
 
 @functools.cache
@@ -148,7 +176,7 @@ def recorded(config: Config, folder: Path | str, trust: bool) -> Config:
         return f"{folder}{node[len(old) :]}" if inside else node
 
     made = moved(config)
-    for key, value in leaves({key: made[key] for key in ("callbacks", "logger", "trainer")}):
+    for key, value in leaves({key: node for key, node in made.items() if key not in DEFAULTS}):
         for text in (part for part in parts(value) if isinstance(part, str) and not trust):
             inside = Path(text).is_relative_to(Path(folder).absolute())
             outside = Path(text).is_absolute() or PLACE.search(key.rpartition(".")[2])

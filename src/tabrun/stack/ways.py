@@ -86,7 +86,7 @@ class Batched:
             type(f) is nn.CrossEntropyLoss and f.weight is None and f.reduction == "mean" for f in self.functions
         )
         self.plain = plain and len({f.label_smoothing for f in self.functions}) == 1
-        states = [{k: v for k, v in vars(f).items() if isinstance(v, int | float | str)} for f in self.functions]
+        states = [settings(function) for function in self.functions]
         self.one_loss = all(s == states[0] and not [*f.buffers()] for s, f in zip(states, self.functions, strict=True))
         self.learned = any(name.startswith("net.encode.") for name in names)
         self.one_encode = not self.learned and all(same(one.encode, net.encode) for one in self.nets)
@@ -166,6 +166,11 @@ WAYS = (Batched, Mapped)  # the quicker first
 
 def numbers_of(batch: Any) -> Tensor:
     return batch[0][0] if isinstance(batch[0], tuple) else batch[0]
+
+
+def settings(module: nn.Module) -> list[dict[str, Any]]:
+    """The plain attributes of a module and of each within it."""
+    return [{k: v for k, v in vars(m).items() if isinstance(v, int | float | str)} for m in module.modules()]
 
 
 def stacked_buffers(modules: Sequence[nn.Module]) -> dict[str, Tensor]:

@@ -1,0 +1,77 @@
+"""Roles: what a name in a config may stand for, by the part that it plays; `resolve` finds it."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from inspect import isclass, isfunction
+from pkgutil import resolve_name
+from types import SimpleNamespace
+from typing import Any, get_type_hints
+
+from tabrun.cli.errors import UserError
+
+
+@dataclass(frozen=True)
+class Role:
+    """A class of the template's package, or of a library's modules, that derives from a base.
+
+    base, modules: their full names. by_function: whether a function of the package that is annotated to give such an
+    object will do.
+    """
+
+    base: str
+    modules: tuple[str, ...]
+    by_function: bool = False
+
+    def __str__(self) -> str:
+        return ".".join(self.base.split(".")[-2:])
+
+
+MODULE = Role("torch.nn.Module", ("torch.nn",), by_function=True)
+CALLBACK = Role("lightning.pytorch.callbacks.Callback", ("lightning.pytorch.callbacks", "tabrun"))
+DATA = Role("tabrun.TabularData", ("tabrun",))
+ROLES = (MODULE, CALLBACK, DATA)
+
+
+def resolve(key: str, target: Any, role: Role, package: str) -> Any:
+    """Gives what the node at this key of the config names; UserError for what does not play the role.
+
+    package: the template's.
+    """
+    if (found := playing(target, role, package)) is None:
+        ways = [f"a class of {package}", *([f"a function of it that says -> {role}"] if role.by_function else [])]
+        ways += [f"one of {module}" for module in role.modules]
+        raise UserError(f"{key}._target_={str(target)[:80]} is no {role}: name {', or '.join(ways)}")
+    return found
+
+
+def playing(target: Any, role: Role, package: str) -> Any:
+    """What this full name stands for, if it plays the role, or None.
+
+    Importing a module runs its code, so that none is imported but the package's own and the role's.
+    """
+    module, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
+    top = module.partition(".")[0]
+    allowed = top == package or module in role.modules
+    if not allowed or not all(part.isidentifier() and part[:2] != "__" for part in target.split(".")):
+        return None
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ModuleNotFoundError as error:
+        if error.name and f"{module}.".startswith(f"{error.name}."):
+            return None
+        raise
+    if str(getattr(found, "__module__", None)).partition(".")[0] != top:  # it is imported there from elsewhere
+        return None
+    gives = given_by(found) if top == package and role.by_function and isfunction(found) else found
+    return found if isclass(gives) and issubclass(gives, resolve_name(role.base)) else None
+
+
+def given_by(function: Any) -> Any:
+    """What a function is annotated to give; None where that is unknown when it is run."""
+    told = SimpleNamespace(__annotations__={"return": function.__annotations__.get("return")})
+    try:
+        return get_type_hints(told, function.__globals__)["return"]
+    except (NameError, AttributeError, TypeError):  # imported for type checkers alone
+        return None
