@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from classify import build
 from tabrun.runs.build import conf, set_up
-from tabrun.runs.train import train
+from tabrun.training.train import train
 
 TABLES = ("breast_cancer", "wine", "digits")
 

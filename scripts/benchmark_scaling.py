@@ -32,8 +32,8 @@ def parts(path: str, epochs: int) -> tuple[Any, Any, Any]:
     from omegaconf import OmegaConf
 
     from classify import build
-    from tabrun.runs import train  # noqa: F401
     from tabrun.runs.build import conf, set_up
+    from tabrun.training import train  # noqa: F401
 
     words = ["data=parquet", f"data.path={path}", "data.target=label", f"data.batch_size={BATCH}", "mode=min"]
     words += [f"trainer.max_epochs={epochs}", f"folder={path}.{time.monotonic_ns()}", "speed.threads=1"]
@@ -43,7 +43,7 @@ def parts(path: str, epochs: int) -> tuple[Any, Any, Any]:
 
 
 def fitted(build: Any, config: Any, data: Any) -> object:
-    from tabrun.runs.build import trainer_of
+    from tabrun.training.trainer import trainer_of
 
     trainer = trainer_of(build, config, {"config": config, "schema": data.schema.plain(), "record": {}})
     trainer.fit(build.classifier(config, data.schema), data)

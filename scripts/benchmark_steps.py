@@ -111,7 +111,7 @@ class Work:
     def fit(self, config: dict[str, Any], data: Any, times: int = 1) -> float:
         """The seconds of the last of so many fits of one classifier."""
         from classify import build
-        from tabrun.runs.build import in_chunks, trainer_of
+        from tabrun.training.trainer import in_chunks, trainer_of
 
         classifier = build.classifier(config, data.schema)
         saved = {"config": config, "schema": data.schema.plain(), "record": {}}

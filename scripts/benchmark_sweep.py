@@ -39,9 +39,9 @@ def table(
 
 def row(name: str, num_rows: int, repeats: int, epochs: int, without: Sequence[str]) -> dict[str, Any]:
     from classify import build
-    from tabrun.runs.train import train
     from tabrun.stack.plan import planned
     from tabrun.stack.training import train_stack
+    from tabrun.training.train import train
 
     torch.set_num_threads(1)
     rates = [0.001 * 1.05**i for i in range(MOST)]

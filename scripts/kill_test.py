@@ -26,9 +26,11 @@ from hydra import compose, initialize_config_dir
 from classify import build, classifier  # noqa: F401
 from classify.train import main as train_main
 from tabrun.cli.check import check_values
-from tabrun.runs import checkpoints, folder, train  # noqa: F401
+from tabrun.runs import folder
 from tabrun.runs.build import conf
-from tabrun.stack import summary, training  # noqa: F401
+from tabrun.stack import training  # noqa: F401
+from tabrun.sweeps import summary  # noqa: F401
+from tabrun.training import checkpoints, train  # noqa: F401
 
 COMMON = ["data=wine", "trainer.max_epochs=12", "speed.threads=1"]
 RUNS = [  # what has a state of its own that could be lost

@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import kill_test
 
 from classify import classifier as module
-from tabrun.runs import checkpoints as callbacks
-from tabrun.runs import train
+from tabrun.training import checkpoints as callbacks
+from tabrun.training import train
 
 WORDS = ["data=wine", "model.dropout=0.2", "folder=out", "speed.chunk=1"]  # 4 steps an epoch
 WORDS += ["callbacks.checkpoints.minutes=0.0001"]  # so that last.ckpt is written after each

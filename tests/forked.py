@@ -27,13 +27,9 @@ from tabrun.runs.build import conf
 LIGHT = ("hydra._internal.utils", "tabrun.cli.check", "tabrun.runs.folder")
 HEAVY = (
     *LIGHT,
-    "lightning",
-    "sklearn.datasets",
-    "sklearn.model_selection",
-    "tabrun.verbs.baselines",
-    "tabrun.runs.run",
+    *("lightning", "torchmetrics.classification", "sklearn.datasets", "sklearn.model_selection"),
+    *("classify.classifier", "tabrun.training.train", "tabrun.training.checkpoints", "tabrun.verbs.baselines"),
 )
-HEAVY = (*HEAVY, "tabrun.runs.train", "classify.classifier", "tabrun.runs.checkpoints", "torchmetrics.classification")
 AT_ONCE = 2
 
 

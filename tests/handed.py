@@ -7,15 +7,16 @@ from classify import build
 from tabrun.cli import check
 from tabrun.runs import build as runs_build
 from tabrun.runs import resume, trust
-from tabrun.runs import train as runs_train
 from tabrun.runs.run import Run
 from tabrun.stack import plan
 from tabrun.stack.training import train_stack
+from tabrun.training import train as run
+from tabrun.training import trainer
 
 CONF = runs_build.conf(build)
-train = partial(runs_train.train, build)
+train = partial(run.train, build)
 continued, goes_on = partial(resume.continued, build), resume.goes_on
-set_up, trainer_of = partial(runs_build.set_up, build), partial(runs_build.trainer_of, build)
+set_up, trainer_of = partial(runs_build.set_up, build), partial(trainer.trainer_of, build)
 compared = partial(resume.compared, build=build)
 check_values, check_targets = partial(check.check_values, build=build), partial(trust.check_targets, build=build)
 shipped = partial(trust.shipped, CONF)

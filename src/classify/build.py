@@ -107,7 +107,7 @@ def loss(config: Config, schema: Schema, most: float = math.inf) -> nn.Module:
     """
     import torch
 
-    from tabrun.runs.weights import by_row
+    from tabrun.training.weights import by_row
 
     make, arguments = played("loss", config, MODULE)
     weights = arguments.pop("class_weights", None)
@@ -133,7 +133,7 @@ def loss(config: Config, schema: Schema, most: float = math.inf) -> nn.Module:
 def classifier(config: Config, schema: Schema, measured: Measures | None = None) -> Classifier:
     """A fresh Classifier, with these measures or its own; its weights are drawn from torch's global generator."""
     from classify.classifier import Classifier
-    from tabrun.runs.pace import free_memory
+    from tabrun.training.pace import free_memory
 
     optimizer = made("optimizer", config["optimizer"])
     if "fused" in optimizer.keywords and config["trainer"]["precision"] in ("bf16-true", "16-true"):

@@ -1,8 +1,8 @@
-"""Where Hydra looks for sweepers; what this one does is in tabrun/stack/search.py."""
+"""Where Hydra looks for sweepers; what this one does is in tabrun/sweeps/search.py."""
 
 from hydra.core.config_store import ConfigStore
 
-from tabrun.stack.search import Search
+from tabrun.sweeps.search import Search
 
 
 class OptunaSweeper(Search):

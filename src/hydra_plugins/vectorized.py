@@ -1,12 +1,12 @@
-"""Where Hydra looks for launchers; what this one does is in tabrun/stack/launcher.py."""
+"""Where Hydra looks for launchers; what this one does is in tabrun/sweeps/launcher.py."""
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from tabrun.cli.keys import DEFAULTS
-from tabrun.stack.grid import Grid
-from tabrun.stack.launcher import Launcher
-from tabrun.stack.rates import log_spaced
+from tabrun.sweeps.grid import Grid
+from tabrun.sweeps.launcher import Launcher
+from tabrun.sweeps.rates import log_spaced
 
 
 class VectorizedLauncher(Launcher):

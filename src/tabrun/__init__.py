@@ -20,7 +20,7 @@ if not given.endswith("dirty_decay_ms:0"):
 NAMES = {  # imported when asked for: torch takes a second, and `--help` needs none of it
     **dict.fromkeys(("from_sklearn", "moons", "clusters", "read_csv", "read_parquet"), "tables.sources"),
     **{"TabularData": "tables.data", "Split": "tables.split", "Columns": "tables.columns", "Schema": "tables.schema"},
-    **{"Checkpoints": "runs.checkpoints", "CsvLog": "runs.csv_log", "Guard": "cli.check"},
+    **{"Checkpoints": "training.checkpoints", "CsvLog": "runs.csv_log", "Guard": "cli.check"},
     **{"Run": "runs.run", "load": "runs.run", "application": "cli.application", "UserError": "cli.errors"},
 }
 

@@ -18,7 +18,7 @@ from conftest import configure, run_command
 from handed import open_run, train
 
 from classify import load
-from tabrun.runs.train import mendable
+from tabrun.training.train import mendable
 from tabrun.verbs import evaluate
 
 

@@ -23,7 +23,7 @@ from optuna.trial import TrialState
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from tabrun.stack.study import Study, distribution
+from tabrun.sweeps.study import Study, distribution
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 SEARCH = ["-m", "hydra/sweeper=optuna", "data=iris", "trainer.max_epochs=2"]
@@ -223,7 +223,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     for words, text in BAD.items():
         check(words, text)
     monkeypatch.setitem(sys.modules, "optuna", None)  # as if it were not installed
-    monkeypatch.delitem(sys.modules, "tabrun.stack.study")
+    monkeypatch.delitem(sys.modules, "tabrun.sweeps.study")
     check(RATE, "hydra/sweeper=optuna needs Optuna: pip install 'optuna>=5'")
 
 

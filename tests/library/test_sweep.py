@@ -23,9 +23,9 @@ from classify import build, classifier, nets
 from classify.classifier import Classifier
 from classify.nets import mlp
 from tabrun.stack import plan
-from tabrun.stack.launcher import Launcher
 from tabrun.stack.plan import most_members
-from tabrun.stack.rates import log_spaced, suggested
+from tabrun.sweeps.launcher import Launcher
+from tabrun.sweeps.rates import log_spaced, suggested
 
 RATES = [["optimizer.lr=0.01"], ["optimizer.lr=0.05"], ["optimizer.lr=0.2"]]
 DECAYS = [["optimizer.lr=0.01", "optimizer.weight_decay=0.1"], ["optimizer.lr=0.05"]]

@@ -16,10 +16,10 @@ from torch import nn
 
 from classify import build
 from classify.classifier import Classifier
-from tabrun.runs import pace
-from tabrun.runs.chunks import chunk_size
 from tabrun.tables.columns import Number
 from tabrun.tables.schema import Schema
+from tabrun.training import pace
+from tabrun.training.chunks import chunk_size
 
 
 def handed(*words: str) -> int:

@@ -65,7 +65,7 @@ def main(build: Build, app: Callable[[], Any]) -> None:
 def run_job(build: Build, cfg: DictConfig) -> float:
     """Trains one run, or one job of a sweep that is not stacked; gives the monitored metric."""
     from tabrun.runs.run import describe
-    from tabrun.runs.train import train
+    from tabrun.training.train import train
 
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)

@@ -1,1 +1,1 @@
-"""A run is a folder: `train` writes one, `Run.open` reads it back, `load` gives its classifier."""
+"""A run is a folder: `folder` locks and writes it, `Run.open` reads it back, `load` gives its classifier."""

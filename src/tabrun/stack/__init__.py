@@ -1,1 +1,1 @@
-"""Many runs as one: `Launcher.launch` plans them, `train_population` trains them, `summarise` compares them."""
+"""Many runs as one: `planned` says and proves which, `train_stack` trains them."""

@@ -1,12 +1,10 @@
-"""Member: one run of a stack: its module, its batches, what it has reached, and the folder that it leaves."""
+"""Member: one run of a stack: its module, its batches, and what it has reached."""
 
 from __future__ import annotations
 
-import copy
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,15 +15,11 @@ from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from tabrun.cli.errors import UserError
-from tabrun.runs.build import Build, set_up
-from tabrun.runs.checkpoint_file import write_checkpoint
-from tabrun.runs.checkpoints import Checkpoints
-from tabrun.runs.chunks import Counted
-from tabrun.runs.csv_log import CsvLog
-from tabrun.runs.epochs import Epochs, diverged
-from tabrun.runs.folder import lock
-from tabrun.runs.train import chance, log_outcome, write_results
-from tabrun.tables.data import Batches, TabularData
+from tabrun.runs.build import Build
+from tabrun.stack.batches import table_of
+from tabrun.training.checkpoints import Checkpoints
+from tabrun.training.chunked import Counted
+from tabrun.training.epochs import Epochs, diverged
 
 
 class Unplayed(Exception):
@@ -161,71 +155,3 @@ class Logged:
             if isinstance(value, Metric):
                 value.reset()
         return found
-
-
-def write(build: Build, member: Member, identity: dict[str, Any]) -> None:
-    """The folder that a run of its own would have: checkpoints, log, record and metrics."""
-    schema: Any = member.table.schema
-    folder = Path(member.config["folder"])
-    lock(folder)
-    identity = identity | {"data_sha256": member.table.sha256}
-    loggers = build.loggers(member.config)
-    position: dict[str, Any] = {}
-    for logger in loggers:
-        for row in member.log:
-            logger.log_metrics({k: v for k, v in row.items() if k != "step"}, int(row["step"]))
-            if not isinstance(logger, CsvLog):
-                logger.save()
-        position |= {"log": logger.position()} if isinstance(logger, CsvLog) else {}
-    for name, content in member.contents.items():
-        content |= {"config": member.config, "schema": schema.plain(), "record": identity, **position}
-        write_checkpoint(content, folder / "checkpoints" / f"{name}.ckpt")
-    if member.error is None:
-        loss, least = member.log[-1]["train/loss"], chance(member.module, schema)
-        seen = {"epochs": member.epochs, "steps": member.steps, "train/loss": loss, "chance": least}
-        log_outcome(loggers, member.config, member.metrics, member.steps)
-        write_results(folder, identity | seen, member.metrics)
-    for logger in loggers:
-        logger.finalize("failed" if member.error else "success")
-
-
-class StackedBatches:
-    """The batches of every member: rows (P, batch, ...), or (batch, ...) where all have the same; labels, weights."""
-
-    def __init__(self, tables: Sequence[TabularData], epoch: Callable[[], int]) -> None:
-        self.each = [table.train_dataloader() for table in tables]
-        for batches in self.each:
-            batches.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.each[0])
-
-    def __iter__(self) -> Iterator[Any]:
-        if all(same_order(self.each[0], other) for other in self.each):
-            yield from self.each[0]
-        else:
-            yield from map(stacked, zip(*self.each, strict=True))
-
-
-def stacked(batches: Sequence[Any]) -> Any:
-    """One batch, (P, rows, ...), of those of P members."""
-    first = [batch[0] for batch in batches]
-    pairs = isinstance(first[0], tuple)
-    rows = tuple(map(torch.stack, zip(*first, strict=True))) if pairs else torch.stack(first)
-    return rows, *(torch.stack(each) for each in list(zip(*batches, strict=True))[1:])
-
-
-def same_order(one: Batches, other: Batches) -> bool:
-    return one is other or (
-        (one.seed, one.rows is other.rows) == (other.seed, True) and torch.equal(one.index, other.index)
-    )
-
-
-def table_of(build: Build, config: dict[str, Any], known: dict[str, Any]) -> TabularData:
-    """The data of a run; those that differ in the order of batches alone share one table in memory."""
-    key = json.dumps({name: value for name, value in config["data"].items() if name != "seed"})
-    if key not in known:
-        known[key] = set_up(build, config)
-    table = copy.copy(known[key])
-    table.seed = config["data"]["seed"]
-    return table

@@ -14,12 +14,13 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from tabrun.runs.chunks import mini_batches
-from tabrun.stack.member import Member, StackedBatches, Unplayed
+from tabrun.stack.batches import StackedBatches, numbers_of
+from tabrun.stack.member import Member, Unplayed
+from tabrun.stack.observed import Unread
 from tabrun.stack.optimizer import Schedules, StackedOptimizer
 from tabrun.stack.proof import Layout, prove
-from tabrun.stack.ways import Unread, numbers_of
 from tabrun.tables.data import TabularData
+from tabrun.training.chunked import mini_batches
 
 LOOPS = ("fit_loop", "validate_loop", "test_loop", "predict_loop")  # of which a checkpoint keeps where they are
 
@@ -157,7 +158,8 @@ class Network(lightning.LightningModule):
 
     def configure_optimizers(self) -> StackedOptimizer:
         found = [member.optimizers() for member in self.members]
-        self.optimizer = StackedOptimizer(self.values, self.layout.groups, [optimizer for optimizer, _ in found])
+        inner, _ = self.members[0].optimizers()
+        self.optimizer = StackedOptimizer(self.values, self.layout.groups, [own for own, _ in found], inner)
         self.schedules = Schedules(self.optimizer, [scheduler for _, scheduler in found])
         self.look()
         return self.optimizer

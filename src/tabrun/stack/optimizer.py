@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,15 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-PER_MEMBER = (
-    "params",
-    "lr",
-    "initial_lr",
-    "max_lr",
-    "min_lr",
-    "weight_decay",
-)  # of a parameter group: what members may differ in
-MOVED = ("momentum", "betas")  # what OneCycleLR moves beside the rate
+from tabrun.stack.member import Unplayed
+
+# of a parameter group: what members may differ in
+PER_MEMBER = ("params", "lr", "initial_lr", "max_lr", "min_lr", "weight_decay")
 
 
 class StackedOptimizer(Optimizer):
@@ -29,12 +25,14 @@ class StackedOptimizer(Optimizer):
     tensor after tensor, member after member. An optimizer of which this is not true fails the proof.
 
     parameters: stacked (P, ...), those of a group one after the other; groups: the number of each one's group.
-    optimizers: one of each member, which say the settings and are not stepped.
+    optimizers: one of each member, which say the settings and are not stepped; inner: another one like the first.
     """
 
-    def __init__(self, parameters: list[nn.Parameter], groups: list[int], optimizers: Sequence[Optimizer]) -> None:
+    def __init__(
+        self, parameters: list[nn.Parameter], groups: list[int], optimizers: Sequence[Optimizer], inner: Optimizer
+    ) -> None:
         super().__init__(parameters, {"lr": 1.0})
-        self.parameters, self.optimizers = parameters, list(optimizers)
+        self.parameters, self.optimizers, self.inner = parameters, list(optimizers), inner
         device, count = parameters[0].device, len(groups)
         members = torch.arange(len(optimizers), device=device)
         self.member = torch.cat([members.repeat_interleave(p[0].numel()) for p in parameters])  # of each weight
@@ -43,14 +41,11 @@ class StackedOptimizer(Optimizer):
         self.num_groups = 1 + max(groups)
         sizes = [sum(size for size, own in zip(sizes, groups, strict=True) if own == g) for g in range(self.num_groups)]
         self.moves = [nn.Parameter(torch.zeros(size, dtype=parameters[0].dtype, device=device)) for size in sizes]
-        settings = [shared(group) | {"lr": 1.0, "weight_decay": 0.0} for group in optimizers[0].param_groups]
-        settings = [group if "weight_decay" in optimizers[0].defaults else without(group) for group in settings]
-        own = [{"params": [move], **group} for move, group in zip(self.moves, settings, strict=True)]
-        kind: Any = type(optimizers[0])
-        self.inner: Optimizer = kind(own)
+        inner.param_groups.clear()
+        for move, group in zip(self.moves, optimizers[0].param_groups, strict=True):
+            decay = {"weight_decay": 0.0} if "weight_decay" in group else {}
+            inner.add_param_group({"params": [move], **shared(group), "lr": 1.0, **decay})
         self.decoupled = bool(optimizers[0].defaults.get("decoupled_weight_decay", False))
-        self.decays = self.of_each_weight("weight_decay")
-        self.decaying = bool(self.decays.any())
         self.apply()
         assert count == len(parameters)
         self.lay_out(torch.cat([p.detach().flatten() for p in parameters]))
@@ -62,10 +57,14 @@ class StackedOptimizer(Optimizer):
         return each.flatten()[self.member * self.num_groups + self.group]
 
     def apply(self) -> None:
-        """Takes over what the schedulers have made of the members' optimizers."""
-        self.rates = self.of_each_weight("lr")
-        for inner, own in zip(self.inner.param_groups, self.optimizers[0].param_groups, strict=True):
-            inner.update({key: own[key] for key in MOVED if key in own})
+        """Takes over what the schedulers have made of the members' optimizers; Unplayed where it is not alike."""
+        self.rates, self.decays = self.of_each_weight("lr"), self.of_each_weight("weight_decay")
+        self.decaying = bool(self.decays.any())
+        settings = [shared(group) for group in self.optimizers[0].param_groups]
+        if any([shared(group) for group in one.param_groups] != settings for one in self.optimizers):
+            raise Unplayed("its schedule moves more than rates and weight decays")
+        for inner, own in zip(self.inner.param_groups, settings, strict=True):
+            inner.update(own)
 
     def lay_out(self, weights: Tensor) -> None:
         """Has the parameters be views of `weights`."""
@@ -106,25 +105,22 @@ class StackedOptimizer(Optimizer):
         self.optimizers = [one for one, goes_on in zip(self.optimizers, alive.tolist(), strict=True) if goes_on]
         self.lay_out(self.weights[kept])
 
-    def state_of(self, place: int) -> list[dict[str, Tensor]]:
+    def state_of(self, place: int) -> list[dict[str, Any]]:
         """What the optimizer of a run alone would know of each parameter."""
         sizes = [p.numel() for p in self.parameters]
-        found: list[dict[str, Tensor]] = [{} for _ in self.parameters]
+        found: list[dict[str, Any]] = [{} for _ in self.parameters]
         states = [self.inner.state[move] for move in self.moves]
         for key, first in states[0].items():
-            joined = torch.cat([state[key] for state in states]).split(sizes) if first.dim() else [first] * len(sizes)
-            for own, part, p in zip(found, joined, self.parameters, strict=True):
-                own[key] = (part.view_as(p)[place] if first.dim() else part).cpu().clone()
+            whole = isinstance(first, Tensor) and first.dim() > 0
+            parts = torch.cat([state[key] for state in states]).split(sizes) if whole else [first] * len(sizes)
+            for own, part, p in zip(found, parts, self.parameters, strict=True):
+                own[key] = part.view_as(p)[place].cpu().clone() if whole else copy.deepcopy(part)
         return found
 
 
 def shared(group: dict[str, Any]) -> dict[str, Any]:
     """Of a parameter group, what all members of a stack have in common."""
     return {key: value for key, value in group.items() if key not in PER_MEMBER}
-
-
-def without(group: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in group.items() if key != "weight_decay"}
 
 
 class Schedules:

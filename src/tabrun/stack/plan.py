@@ -11,14 +11,15 @@ from lightning.pytorch import Callback
 from lightning.pytorch.core.hooks import CheckpointHooks, DataHooks, ModelHooks
 from torch import nn
 
-from tabrun.runs.build import Build, Config, quieten
-from tabrun.runs.chunks import STEP_ROWS, listeners
-from tabrun.runs.pace import free_memory
+from tabrun.runs.build import Build, Config
 from tabrun.stack.member import Member, Unplayed
 from tabrun.stack.optimizer import shared
 from tabrun.stack.proof import prove
 from tabrun.stack.ways import WAYS
 from tabrun.tables.data import EVALUATION_BATCH
+from tabrun.training.chunks import STEP_ROWS, listeners
+from tabrun.training.pace import free_memory
+from tabrun.training.trainer import quieten
 
 HOOKS = {name for kind in (ModelHooks, DataHooks, CheckpointHooks) for name in vars(kind) if not name.startswith("_")}
 LISTENING = {name for name in vars(Callback) if not name.startswith("_")}

@@ -7,13 +7,15 @@ from typing import Any
 
 from tabrun.cli.errors import UserError
 from tabrun.runs.build import Build
-from tabrun.runs.chunks import MOST_BATCHES, STEP_ROWS
-from tabrun.runs.folder import unlock
-from tabrun.runs.pace import set_threads
+from tabrun.runs.checkpoint_file import write_checkpoint
+from tabrun.runs.csv_log import CsvLog
+from tabrun.runs.folder import lock, unlock
 from tabrun.runs.run import record
-from tabrun.runs.train import interrupts
-from tabrun.stack.member import Member, Unplayed, write
+from tabrun.stack.member import Member, Unplayed
 from tabrun.stack.network import Network
+from tabrun.training.chunks import MOST_BATCHES, STEP_ROWS
+from tabrun.training.pace import set_threads
+from tabrun.training.train import chance, interrupts, log_outcome, write_results
 
 
 def train_stack(build: Build, members: list[Member], way: Any) -> None:
@@ -43,3 +45,29 @@ def train_stack(build: Build, members: list[Member], way: Any) -> None:
                 member.error = error
             finally:
                 unlock(folder)
+
+
+def write(build: Build, member: Member, identity: dict[str, Any]) -> None:
+    """The folder that a run of its own would have: checkpoints, log, record and metrics."""
+    schema: Any = member.table.schema
+    folder = Path(member.config["folder"])
+    lock(folder)
+    identity = identity | {"data_sha256": member.table.sha256}
+    loggers = build.loggers(member.config)
+    position: dict[str, Any] = {}
+    for logger in loggers:
+        for row in member.log:
+            logger.log_metrics({k: v for k, v in row.items() if k != "step"}, int(row["step"]))
+            if not isinstance(logger, CsvLog):
+                logger.save()
+        position |= {"log": logger.position()} if isinstance(logger, CsvLog) else {}
+    for name, content in member.contents.items():
+        content |= {"config": member.config, "schema": schema.plain(), "record": identity, **position}
+        write_checkpoint(content, folder / "checkpoints" / f"{name}.ckpt")
+    if member.error is None:
+        loss, least = member.log[-1]["train/loss"], chance(member.module, schema)
+        seen = {"epochs": member.epochs, "steps": member.steps, "train/loss": loss, "chance": least}
+        log_outcome(loggers, member.config, member.metrics, member.steps)
+        write_results(folder, identity | seen, member.metrics)
+    for logger in loggers:
+        logger.finalize("failed" if member.error else "success")

@@ -10,36 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from tabrun.stack.batches import numbers_of
 from tabrun.stack.member import Unplayed
-
-
-class Unread:
-    """Stands in for what a step must not read, and says that it did."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def refuse(self, *arguments: Any) -> Any:
-        raise Unplayed(f"its training_step reads {self.name}")
-
-    __getattr__ = __bool__ = __int__ = __index__ = __float__ = __str__ = __hash__ = refuse  # type: ignore[assignment]
-    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __mod__ = __floordiv__ = refuse  # type: ignore[assignment]
-    __add__ = __sub__ = __mul__ = __truediv__ = __radd__ = __rsub__ = __rmul__ = refuse
-
-
-class Step(nn.Module):
-    """A module whose forward is another's training_step."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, batch: Any) -> Tensor:
-        found = self.module.training_step(batch, Unread("batch_idx"))  # type: ignore[operator]
-        loss = found["loss"] if isinstance(found, dict) else found
-        if not isinstance(loss, Tensor):
-            raise Unplayed("its training_step gives no loss")
-        return loss
+from tabrun.stack.observed import Step
 
 
 class Mapped:
@@ -162,10 +135,6 @@ class Batched:
 
 
 WAYS = (Batched, Mapped)  # the quicker first
-
-
-def numbers_of(batch: Any) -> Tensor:
-    return batch[0][0] if isinstance(batch[0], tuple) else batch[0]
 
 
 def settings(module: nn.Module) -> list[dict[str, Any]]:

@@ -1,1 +1,1 @@
-"""A file becomes tensors: `TabularData.setup` reads, splits and encodes one; `read_batches` reads one of any length."""
+"""A file becomes tensors: `TabularData.setup` reads, splits and encodes one; `Table` reads one of any length."""

@@ -12,7 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from tabrun.cli.errors import UserError
-from tabrun.runs.chunks import Chunked
+from tabrun.training.chunked import Chunked
 
 
 class Epochs(Callback):

@@ -15,7 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from tabrun.runs.checkpoint_file import alias, read_checkpoint, write_checkpoint
 from tabrun.runs.csv_log import CsvLog
-from tabrun.runs.epochs import Epochs
+from tabrun.training.epochs import Epochs
 
 
 class Checkpoints(Checkpoint):

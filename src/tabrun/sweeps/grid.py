@@ -18,7 +18,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from tabrun.stack.launcher import Launcher, note_error, outcome
+from tabrun.sweeps.launcher import Launcher, note_error, outcome
 
 
 class Grid(Sweeper):
@@ -67,8 +67,8 @@ class Grid(Sweeper):
 
     def report(self, folder: Path, jobs: Mapping[int, list[str]]) -> None:
         """Shows and writes what the jobs have found, by their numbers and overrides."""
-        from tabrun.stack.rates import report
-        from tabrun.stack.summary import summarise
+        from tabrun.sweeps.rates import report
+        from tabrun.sweeps.summary import summarise
 
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         own = {number: list(filter_overrides(words)) for number, words in jobs.items()}

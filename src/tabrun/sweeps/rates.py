@@ -50,7 +50,7 @@ def report(folder: Path, jobs: Mapping[int, list[str]], build: Build) -> None:
     """Shows the loss that each job's rate has reached, and which rate to take; writes sweep.csv."""
     import polars as pl
 
-    from tabrun.stack.summary import finished, texts
+    from tabrun.sweeps.summary import finished, texts
     from tabrun.tables.values import aligned
 
     runs, rows = finished(folder, jobs, build), []

@@ -16,14 +16,15 @@ from torch import nn
 
 from tabrun.cli.check import FIRST_PROCESS
 from tabrun.cli.errors import UserError, shown
-from tabrun.runs.build import Build, Config, in_chunks, set_up, trainer_of
+from tabrun.runs.build import Build, Config, set_up
 from tabrun.runs.checkpoint_file import write_checkpoint
 from tabrun.runs.csv_log import CsvLog
 from tabrun.runs.folder import write_json
-from tabrun.runs.pace import set_threads
 from tabrun.runs.run import Run, record
-from tabrun.runs.weights import Weighted
 from tabrun.tables.schema import Schema
+from tabrun.training.pace import set_threads
+from tabrun.training.trainer import in_chunks, trainer_of
+from tabrun.training.weights import Weighted
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from tabrun.cli.errors import UserError, value_of
 from tabrun.runs.folder import release
-from tabrun.stack.grid import Grid
+from tabrun.sweeps.grid import Grid
 
 
 class Search(Grid):
@@ -50,7 +50,7 @@ class Search(Grid):
         if not isinstance(most, int) or most < 1:
             raise UserError(f"hydra.sweeper.max_batch_size={most} is not a whole number of at least 1")
         try:
-            from tabrun.stack.study import Study, distribution
+            from tabrun.sweeps.study import Study, distribution
         except ModuleNotFoundError:
             raise UserError("hydra/sweeper=optuna needs Optuna: pip install 'optuna>=5'") from None
         space = {key: distribution(o) for key, o in overrides.items() if o.is_sweep_override()}

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tabrun.cli.errors import UserError
 from tabrun.runs.folder import read_metrics
-from tabrun.stack.launcher import outcome
+from tabrun.sweeps.launcher import outcome
 
 
 class Study:

@@ -1,0 +1,1 @@
+"""Many runs: `Grid` and `Search` say which, `Launcher` has them trained, `summarise` compares them."""

@@ -1,0 +1,1 @@
+"""One run is trained: `train` does it, from its config to its folder."""

@@ -1,0 +1,57 @@
+"""Trainer: what the library adds to the template's, and how many mini-batches it is handed at once."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+
+from tabrun.runs.build import Build, Config
+from tabrun.tables.data import TabularData
+from tabrun.training.checkpoints import WholeFiles
+from tabrun.training.chunked import Chunk, chunked
+from tabrun.training.chunks import chunk_size
+from tabrun.training.epochs import Epochs
+
+
+def trainer_of(build: Build, config: Config, saved: dict[str, Any], start: dict[str, Any] | None = None) -> Trainer:
+    """The Trainer with its callbacks and loggers.
+
+    saved: plain values that go into each checkpoint. start: the content of the last.ckpt that it will ask for first.
+    """
+
+    quieten()
+    callbacks = [*build.callbacks(config), Epochs()]
+    return build.trainer(config, callbacks, build.loggers(config), plugins=[WholeFiles(saved, start)])
+
+
+def in_chunks(module: LightningModule, data: TabularData, trainer: Trainer, speed: Mapping[str, Any]) -> str:
+    """Has the Trainer be handed many mini-batches as one, or says what needs each; compiles the step, if so wanted.
+
+    The weights are the same either way, to the last bit.
+    """
+
+    data.batches_per_step, reason = chunk_size(module, data, trainer, speed["chunk"])
+    step: Any = module.training_step
+    if speed["compile"]:  # for two sizes, the batch's and the last one's, in each run of a process
+        options: dict[str, Any] = {"mode": speed["compile"], "dynamic": False, "isolate_recompiles": True}
+        step = torch.compile(step, **options)
+        if data.batches_per_step == 1:
+            module.training_step = step  # type: ignore[method-assign]
+    if data.batches_per_step > 1:
+        sums = next(one for one in trainer.callbacks if isinstance(one, Epochs))  # type: ignore[attr-defined]
+        batches = math.ceil(len(data.index["train"]) / data.batch_size)
+        chunked(module, Chunk(step, sums, data.batch_size, data.batches_per_step, batches))
+    return reason
+
+
+def quieten() -> None:
+    """Leaves out Lightning's tips, the hardware that is not there, and a warning of each fit's own making."""
+    for part in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(part).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
