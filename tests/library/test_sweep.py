@@ -19,8 +19,7 @@ from hydra.test_utils.launcher_common_tests import BatchedSweeperTestSuite, Inte
 from hydra.types import HydraContext, RunMode
 from omegaconf import open_dict
 
-from classify import build, classifier, nets
-from classify.classifier import Classifier
+from classify import build
 from classify.nets import mlp
 from tabrun.stack import plan
 from tabrun.stack.plan import most_members
@@ -103,91 +102,6 @@ def test_a_member_that_stopped_early_has_stopped_and_one_that_diverged_keeps_its
     assert not (tmp_path / "2" / "metrics.json").exists()
 
 
-@pytest.mark.parametrize(
-    ("layer", "reason"),
-    [
-        (lambda width: torch.nn.BatchNorm1d(width), "its training_step leaves net.body.0"),
-        (lambda _: torch.nn.Dropout(0.5), "its training_step draws random numbers: see sweep.stack_dropout"),
-    ],
-)
-def test_a_net_that_keeps_count_or_drops_trains_alone(
-    layer: Callable[[int], torch.nn.Module], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def normed(in_features: int, out_features: int) -> torch.nn.Module:
-        return torch.nn.Sequential(layer(in_features), torch.nn.Linear(in_features, out_features))
-
-    normed.__module__ = nets.__name__
-    monkeypatch.setattr(nets, "normed", normed, raising=False)
-    configs = [configure(tmp_path / f"{i}", "data=iris") for i in range(2)]
-    found = planned([config | {"model": {"_target_": f"{nets.__name__}.normed"}} for config in configs])
-    assert not found.parts
-    assert [why.startswith(reason) for why in found.alone.values()] == [True, True]
-
-
-class Changed(Classifier):
-    """A fork's Classifier: `change` is what it does otherwise."""
-
-    change = ""
-
-    def training_step(self, batch: Any, batch_idx: int) -> Any:
-        loss = super().training_step(batch, batch_idx)
-        if self.change == "penalty":
-            return loss + 0.01 * sum(p.abs().sum() for p in self.net.parameters())
-        if self.change == "doubled":
-            return 2 * loss
-        if self.change == "batch_idx":
-            return loss * (1 + batch_idx % 2)
-        if self.change == "epoch":
-            return loss * (1 + self.current_epoch)
-        if self.change == "log":
-            self.log("train/seen", loss)
-        if self.change == "random":
-            return loss * torch.rand(())
-        if self.change == "count":
-            self.count = getattr(self, "count", 0) + 1
-        return loss
-
-    def configure_optimizers(self) -> Any:
-        if self.change == "groups":
-            weights = [p for p in self.net.parameters() if p.dim() > 1]
-            rest = [p for p in self.net.parameters() if p.dim() < 2]
-            groups = [{"params": weights, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
-            return torch.optim.AdamW(groups, lr=self.optimizer.keywords["lr"], betas=(0.8, 0.95))  # type: ignore[attr-defined]
-        return super().configure_optimizers()
-
-
-@pytest.mark.parametrize("change", ["", "penalty", "doubled", "groups"])
-def test_what_a_fork_changes_is_what_a_stack_trains(
-    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(classifier, "Classifier", type("Changed", (Changed,), {"change": change}))
-    words = ["data=iris", "trainer.precision=64-true", "trainer.max_epochs=4", "test=false"]
-    train_as_one([configure(tmp_path / f"stacked{i}", *words, *job) for i, job in enumerate(RATES)])
-    for i, job in enumerate(RATES):
-        train(configure(tmp_path / f"alone{i}", *words, *job))
-        one, other = (open_run(tmp_path / f"{kind}{i}", "last").weights for kind in ("stacked", "alone"))
-        assert all((one[key] - other[key]).norm() <= 1e-9 * other[key].norm() for key in one), change
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ("batch_idx", "its training_step reads batch_idx"),
-        ("epoch", "its training_step reads trainer"),
-        ("log", "its training_step logs"),
-        ("random", "its training_step draws random numbers: see sweep.stack_dropout"),
-        ("count", "its training_step leaves count changed"),
-    ],
-)
-def test_a_step_that_is_more_than_a_function_of_its_batch_trains_alone(
-    change: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(classifier, "Classifier", type("Changed", (Changed,), {"change": change}))
-    found = planned([configure(tmp_path / f"{i}", "data=iris", *job) for i, job in enumerate(RATES)])
-    assert not found.parts
-    assert set(found.alone.values()) == {reason}
-
-
 def test_soft_labels_in_batches_as_long_as_the_stack(tmp_path: Path) -> None:
     share = np.random.default_rng(0).random(40)
     pl.DataFrame({"x": share, "no": 1 - share, "yes": share}).write_parquet(tmp_path / "table.parquet")
@@ -229,37 +143,6 @@ def test_in_float32_the_metrics_agree(tmp_path: Path) -> None:
     for i, (member, job) in enumerate(zip(members, RATES, strict=True)):
         metrics = train(configure(tmp_path / f"alone{i}", *job, "test=false"))
         assert member.metrics == pytest.approx(metrics, abs=1e-3)
-
-
-class Doubled(torch.nn.Linear):
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.linear(rows, 2 * self.weight, self.bias)
-
-
-@pytest.mark.parametrize("doubled", [0, 1])  # layers that are known, and one that looks as if it were
-def test_a_net_of_other_layers(doubled: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def normed(in_features: int, out_features: int) -> torch.nn.Module:
-        layers = (
-            torch.nn.Linear(in_features, 8),
-            torch.nn.LayerNorm(8),
-            *(Doubled(8, 8) for _ in range(doubled)),
-            torch.nn.Tanh(),
-            torch.nn.Linear(8, out_features),
-        )
-        return torch.nn.Sequential(*layers)
-
-    normed.__module__ = nets.__name__
-    monkeypatch.setattr(nets, "normed", normed, raising=False)
-
-    def config(folder: Path, job: list[str]) -> dict[str, Any]:
-        made = configure(folder, "trainer.precision=64-true", "trainer.max_epochs=5", "data=iris", *job, "test=false")
-        return made | {"model": {"_target_": f"{nets.__name__}.normed"}}
-
-    train_as_one([config(tmp_path / f"stacked{i}", job) for i, job in enumerate(RATES)])
-    for i, job in enumerate(RATES):
-        train(config(tmp_path / f"alone{i}", job))
-        one, other = (open_run(tmp_path / f"{name}{i}", "last").weights for name in ("stacked", "alone"))
-        assert all((one[key] - other[key]).norm() <= 1e-9 * other[key].norm() for key in one)
 
 
 def test_what_cannot_be_stacked_trains_alone(tmp_path: Path) -> None:

@@ -63,6 +63,8 @@ class Member:
         found = self.module.configure_optimizers()
         if isinstance(found, Optimizer):
             return found, None
+        if isinstance(found, tuple) and [len(each) for each in found if isinstance(each, list)] == [1, 1]:
+            found = {"optimizer": found[0][0], "lr_scheduler": found[1][0]}
         if not isinstance(found, dict) or "optimizer" not in found:
             raise Unplayed("configure_optimizers gives more than one optimizer and scheduler")
         scheduler = found.get("lr_scheduler")

@@ -22,7 +22,7 @@ from tabrun.training.pace import free_memory
 from tabrun.training.trainer import quieten
 
 HOOKS = {name for kind in (ModelHooks, DataHooks, CheckpointHooks) for name in vars(kind) if not name.startswith("_")}
-LISTENING = {name for name in vars(Callback) if not name.startswith("_")}
+LISTENING = sorted((name for name in vars(Callback) if name[0] != "_"), key=lambda name: (name[:3] != "on_", name))
 WIDE = 2**27  # products in a step's forward pass, which is work enough to keep a CPU busy
 
 
@@ -115,7 +115,7 @@ def unplayed(member: Member) -> Iterator[str]:
         if getattr(type(module), name, None) is not getattr(LightningModule, name, None):
             yield f"{type(module).__name__}.{name} is not played in a stack"
     for one in member.others:
-        if own := [name for name in sorted(LISTENING) if getattr(type(one), name) is not getattr(Callback, name)]:
+        if own := [name for name in LISTENING if getattr(type(one), name) is not getattr(Callback, name)]:
             yield f"{type(one).__name__}.{own[0]} is not played in a stack"
     for name, value in (("limit_val_batches", 1.0), ("check_val_every_n_epoch", 1)):
         if type(getattr(trainer, name)) is not type(value) or getattr(trainer, name) != value:

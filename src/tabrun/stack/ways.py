@@ -27,9 +27,7 @@ class Mapped:
     def losses(self, values: Sequence[Tensor], batch: Any) -> Tensor:
         """(P,), of parameters (P, ...) and a batch that all members share, or with rows (P, rows, ...)."""
         shared = 0 if numbers_of(batch).dim() == 3 else None
-        call = vmap(
-            lambda p, b, rows: functional_call(self.step, (p, b), (rows,)), (0, 0, shared), randomness="different"
-        )
+        call = vmap(lambda p, b, rows: called(self.step, p, b, rows), (0, 0, shared), randomness="different")
         return call(dict(zip(self.names, values, strict=True)), self.buffers, batch)
 
 
@@ -52,8 +50,9 @@ class Batched:
         self.modules, self.places = modules, {name: place for place, name in enumerate(names)}
         self.nets, self.functions = [one.net for one in modules], [one.loss for one in modules]
         net = self.nets[0]
-        body = net.body.named_children() if isinstance(net.body, nn.Sequential) else [("", net.body)]
-        self.layers = [self.layer(layer, f"net.body.{name}".rstrip(".")) for name, layer in body]
+        layers = net.body if isinstance(net.body, nn.Sequential) else [net.body]
+        names_of = {layer: f"net.body.{name}".rstrip(".") for name, layer in net.body.named_modules()}
+        self.layers = [self.layer(layer, names_of[layer]) for layer in layers]
         self.head = net.head if elementwise(net.head) else rows_first(net.head)
         plain = all(
             type(f) is nn.CrossEntropyLoss and f.weight is None and f.reduction == "mean" for f in self.functions
@@ -97,7 +96,7 @@ class Batched:
         places, buffers = self.own(name), stacked_buffers(layers)
 
         def call(values: Sequence[Tensor], rows: Any, dim: int | None) -> Tensor:
-            each = vmap(lambda p, b, r: functional_call(layers[0], (p, b), (r,)), (0, 0, dim), randomness="different")
+            each = vmap(lambda p, b, r: called(layers[0], p, b, r), (0, 0, dim), randomness="different")
             return each({key: values[place] for key, place in places.items()}, buffers, rows)
 
         return call
@@ -132,6 +131,13 @@ class Batched:
             return found.view(*parts[0].shape[:-1], found.shape[-1])
         each = [rows] * len(self.nets) if shared else list(zip(*parts, strict=True)) if len(parts) > 1 else list(rows)
         return torch.stack([net.encode(own) for net, own in zip(self.nets, each, strict=True)])
+
+
+def called(module: nn.Module, parameters: dict[str, Tensor], buffers: dict[str, Tensor], rows: Any) -> Any:
+    """What a module gives with other parameters and buffers."""
+    # a layer that is there twice would be left with what it is given here; weights in two layers have to be tied
+    tied = len([*module.named_modules(remove_duplicate=False)]) == len([*module.modules()])
+    return functional_call(module, (parameters, buffers), (rows,), tie_weights=tied)
 
 
 WAYS = (Batched, Mapped)  # the quicker first

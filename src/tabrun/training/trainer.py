@@ -51,7 +51,8 @@ def in_chunks(module: LightningModule, data: TabularData, trainer: Trainer, spee
 
 
 def quieten() -> None:
-    """Leaves out Lightning's tips, the hardware that is not there, and a warning of each fit's own making."""
+    """Leaves out Lightning's tips, the hardware that is not there, and warnings of what is right."""
     for part in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(part).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
+    warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)  # of a function that vmap loops over
