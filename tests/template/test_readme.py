@@ -110,6 +110,8 @@ def test_what_a_fork_adds_runs(copy: Path) -> None:
         assert path.exists() == text.startswith("\n"), name  # a file that is there is added to
         path.write_text((path.read_text() if path.exists() else "") + text)
     assert len(files_of(page)) > 5
+    for change in re.findall(r"```diff\n(.*?)```", page, flags=re.S):
+        subprocess.run(["git", "apply", "-"], cwd=copy, input=change, text=True, check=True, capture_output=True)
     program = copy / ".venv" / "bin" / "python"  # imports done before would be of the tree that was copied
     program.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     program.chmod(0o755)
@@ -120,6 +122,9 @@ def test_what_a_fork_adds_runs(copy: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "\nepoch 2\n" in done.stdout
     assert "equal to outputs/mine/metrics.json to 1e-6" in done.stdout
+    assert set(re.findall(r"`(2 jobs: .*?)`", page.replace("\n", " "))) == set(
+        re.findall("^2 jobs: .*", done.stdout, re.M)
+    )
 
 
 def test_no_command_is_left_out() -> None:
