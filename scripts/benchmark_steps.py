@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import product
+from itertools import pairwise, product
 from statistics import median
 from typing import Any
 
@@ -101,6 +101,28 @@ class Work:
                     optimizer.zero_grad()
                     F.cross_entropy(net(rows[batch]), labels[batch]).backward()
                     optimizer.step()
+
+        return self.seconds(train)
+
+    def bare_stack(self, number: int) -> float:
+        """So many nets with rates of their own, by batched products of matrices and nothing else."""
+        rates = torch.linspace(0.001, 0.02, number).view(-1, 1, 1)
+        sizes = [self.columns, *self.hidden, 2]
+        weights = [torch.randn(number, o, i) / i**0.5 for i, o in pairwise(sizes)]
+        values = [value.requires_grad_() for w in weights for value in (w, torch.zeros(number, len(w[0]), 1))]
+        moves = [torch.zeros_like(value) for value in values]
+
+        def train() -> None:
+            for _ in range(self.epochs):
+                for batch in torch.randperm(len(self.standardised)).split(self.batch_size):
+                    hidden = self.standardised[batch].T.expand(number, -1, -1)
+                    for weight, bias in zip(values[::2], values[1::2], strict=True):
+                        hidden = torch.baddbmm(bias, weight, hidden.relu() if weight is not values[0] else hidden)
+                    labels = self.labels[batch].expand(number, -1)
+                    loss = F.cross_entropy(hidden, labels, reduction="none").mean(1).sum()
+                    with torch.no_grad():
+                        for value, move, gradient in zip(values, moves, torch.autograd.grad(loss, values), strict=True):
+                            value.addcmul_(move.mul_(0.9).add_(gradient), rates, value=-1)
 
         return self.seconds(train)
 

@@ -41,6 +41,7 @@ def row(name: str, num_rows: int, repeats: int, epochs: int, without: Sequence[s
     from classify import build
     from tabrun.stack.plan import planned
     from tabrun.stack.training import train_stack
+    from tabrun.stack.ways import Mapped
     from tabrun.training.train import train
 
     torch.set_num_threads(1)
@@ -56,8 +57,9 @@ def row(name: str, num_rows: int, repeats: int, epochs: int, without: Sequence[s
             command = [sys.executable, "-m", "classify.train", "-m", "hydra/launcher=joblib", *common, *jobs]
             subprocess.run(command, capture_output=True, check=True)
 
+        work = Work(name, folder, num_rows, epochs)
+
         def fit_mlps() -> None:
-            work = Work(name, folder, num_rows, epochs)
             for _ in range(MANY):
                 work.sklearn()
 
@@ -65,19 +67,21 @@ def row(name: str, num_rows: int, repeats: int, epochs: int, without: Sequence[s
         one = median(seconds(lambda: train(build, config(rates[0]))) for _ in range(repeats))
         found: dict[str, Any] = {"net": name, "one run, s": one}
 
-        def stacked(number: int) -> float:
+        def stacked(number: int, by: Any = None) -> float:
             configs = [config(rate) for rate in rates[:number]]
 
             def work() -> None:
                 plan = planned(build, dict(enumerate(configs)))
                 ((numbers, way),) = plan.parts
-                train_stack(build, [plan.built[number] for number in numbers], way)
+                train_stack(build, [plan.built[number] for number in numbers], by or way)
                 assert all(member.error is None for member in plan.built.values())
 
             return median(seconds(work) for _ in range(repeats))
 
         found[f"{MANY} rates as one"] = stacked(MANY) / one
         found[f"{MOST} as one"] = stacked(MOST) / one
+        found[f"{MANY} by torch.func"] = stacked(MANY, Mapped) / one
+        found[f"{MOST} in a bare stacked loop, without validation"] = work.bare_stack(MOST) / one
         turns = [config(rate) for rate in rates[:MANY]]
         found[f"{MANY} in turn"] = seconds(lambda: [train(build, each) for each in turns]) / one
         if "joblib" not in without:

@@ -37,8 +37,10 @@ class Member:
         self.table = table_of(build, config, known)
         schema: Any = self.table.schema
         lightning.seed_everything(config["seed"], verbose=False)  # the weights that the run alone would start from
-        measures = known.setdefault(f"{self.alike} {schema.classes}", build.measures(config, schema))
-        self.module: Any = build.classifier(config, schema, measures)
+        shared = f"{self.alike} {schema.classes}"
+        if shared not in known:
+            known[shared] = build.measures(config, schema)
+        self.module: Any = build.classifier(config, schema, known[shared])
         callbacks = build.callbacks(config)
         self.others = [one for one in callbacks if type(one) not in (EarlyStopping, Checkpoints)]
         self.stopping = [one for one in callbacks if type(one) is EarlyStopping]

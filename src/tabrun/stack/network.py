@@ -80,7 +80,7 @@ class Network(lightning.LightningModule):
             for value in self.values:
                 value.grad = None
             losses = self.computed.losses([*self.values, *self.held], mini_batch)
-            self.manual_backward(losses.sum())
+            losses.sum().backward()  # in 32-true and 64-true Lightning adds nothing to it but 17 us
             optimizer.step()
             self.schedules.after("step", None, self.trainer.global_step)
             if len(mini_batch) == 2:

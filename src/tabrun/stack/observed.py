@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from tabrun.stack.batches import numbers_of
 from tabrun.stack.member import Unplayed
 
+PLAIN, COLLECTIONS = (int, float, str, type(None)), (list, dict, set)
+OF_ALL = vars(nn.Module()).keys()  # hooks, and what is looked at by itself
 ROWS = 2**21  # products in a step's forward pass, above which fewer rows of the first mini-batch prove as much
 
 
@@ -55,9 +57,9 @@ def left_behind(module: nn.Module) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for prefix, part in module.named_modules():
         for name, value in vars(part).items():
-            if isinstance(value, int | float | str | None):
-                found[f"{prefix}.{name}".lstrip(".")] = repr(value)  # as nan is not nan
-            elif isinstance(value, list | dict | set):
+            if isinstance(value, PLAIN):
+                found[f"{prefix}.{name}".lstrip(".")] = "nan" if value != value else value
+            elif isinstance(value, COLLECTIONS) and name not in OF_ALL:
                 found[f"{prefix}.{name}".lstrip(".")] = len(value)
     return found | {name: value.sum().item() for name, value in module.named_buffers()}
 

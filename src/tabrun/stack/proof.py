@@ -136,6 +136,7 @@ def prove_steps(members: Mapping[int, Member], layout: Layout) -> dict[int, str]
     """The places whose optimizer and schedule the stack does not step as their own do, on equal gradients."""
     found: dict[int, str] = {}
     modules = [member.module for member in members.values()]
+    parameters = [layout.of(module) for module in modules]
     generator = torch.Generator().manual_seed(0)
     values = [nn.Parameter(value) for value in layout.stacked(modules, layout.names)]
     playing, alone = ([member.optimizers() for member in members.values()] for _ in range(2))
@@ -144,12 +145,12 @@ def prove_steps(members: Mapping[int, Member], layout: Layout) -> dict[int, str]
     schedules = Schedules(stack, [scheduler for _, scheduler in playing])
     metrics = [{str((one or {}).get("monitor")): 1.0} for _, one in playing]
     for step in range(1, STEPS + 1):
-        before = [[p.detach().clone() for p in layout.of(module)] for module in modules]
+        before = [[p.detach().clone() for p in own] for own in parameters]
         start = [value.detach().clone() for value in values]
         for number, value in enumerate(values):
             value.grad = torch.randn(value.shape, generator=generator, dtype=value.dtype).to(value.device)
-            for p, module in enumerate(modules):
-                layout.of(module)[number].grad = value.grad[p].clone()
+            for p, own in enumerate(parameters):
+                own[number].grad = value.grad[p].clone()
         stack.step()
         for interval in ("step", "epoch"):
             schedules.after(interval, metrics, step)
@@ -158,9 +159,9 @@ def prove_steps(members: Mapping[int, Member], layout: Layout) -> dict[int, str]
             if scheduler and step % scheduler["frequency"] == 0:
                 plateau = isinstance(scheduler["scheduler"], torch.optim.lr_scheduler.ReduceLROnPlateau)
                 scheduler["scheduler"].step(*([1.0] if plateau else []))
-            for number, parameter in enumerate(layout.of(modules[p])):
-                own, stacks = parameter.detach() - before[p][number], values[number][p] - start[number][p]
-                if not close(stacks, own, 1e-14 * float(parameter.detach().abs().max())):
+            for number, parameter in enumerate(parameters[p]):
+                moved, stacks = parameter.detach() - before[p][number], values[number][p] - start[number][p]
+                if not close(stacks, moved, 1e-14 * float(parameter.detach().abs().max())):
                     name = type(optimizer).__name__
                     found.setdefault(place, f"{name} or its schedule steps {layout.names[number]} otherwise")
     return found
