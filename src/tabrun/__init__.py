@@ -18,7 +18,9 @@ if not given.endswith("dirty_decay_ms:0"):
     os.environ["_RJEM_MALLOC_CONF"] = f"{given},dirty_decay_ms:0".lstrip(",")
 
 NAMES = {  # imported when asked for: torch takes a second, and `--help` needs none of it
-    **dict.fromkeys(("from_sklearn", "moons", "clusters", "read_csv", "read_parquet"), "tables.sources"),
+    **dict.fromkeys(
+        ("from_sklearn", "moons", "clusters", "read_csv", "read_parquet", "read_excel", "read_sql"), "tables.sources"
+    ),
     **{"TabularData": "tables.data", "Split": "tables.split", "Columns": "tables.columns", "Schema": "tables.schema"},
     **{"Checkpoints": "training.checkpoints", "CsvLog": "runs.csv_log", "Guard": "cli.check"},
     **{"Run": "runs.run", "load": "runs.run", "application": "cli.application", "UserError": "cli.errors"},

@@ -22,6 +22,7 @@ from tabrun.cli.keys import check_keys, composing, describe, leaves, plain, same
 from tabrun.runs.build import Build, conf
 from tabrun.runs.folder import LOCK, check_around, claim, lock, read_json, write_json
 from tabrun.runs.resume import absolute, check_beside, check_earlier, check_links, resumable, said
+from tabrun.tables.files import files_of
 
 FIRST_PROCESS = int(os.environ.get("LOCAL_RANK", 0)) == 0  # of those that trainer=ddp starts
 
@@ -150,8 +151,11 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any], build: Build) -> N
     check_earlier(cfg)
     if "::" in os.path.abspath(str(cfg.folder)):
         raise UserError(f"folder={cfg.folder}: a run's path must not hold ::, which stands for two: name another")
-    if choices["data"] in ("csv", "parquet") and not Path(str(cfg.data.path)).expanduser().is_file():
-        raise UserError(f"data.path={cfg.data.path}: there is no such file")
+    if choices["data"] in ("csv", "parquet", "excel"):
+        path = plain(cfg.data.path)
+        for file in files_of(path if isinstance(path, list) else str(path)):
+            if not Path(file).is_file():
+                raise UserError(f"data.path={file}: there is no such file")
 
 
 def check_range(key: str, value: Any, ranges: Mapping[str, tuple[float, float]]) -> None:

@@ -29,6 +29,9 @@ DEFAULTS: dict[str, Any] = {  # of the keys that the library reads; Hydra puts t
 }
 
 
+FREE = ("data.columns.formats",)  # whose value is keys of a person's own
+
+
 @contextmanager
 def composing(build: Build) -> Iterator[None]:
     """Turns what Hydra says of what was typed, or of the configs of `build`, into a UserError."""
@@ -116,7 +119,8 @@ def check_keys(cfg: DictConfig, types: Mapping[str, Any]) -> None:
             continue
         if name not in node.keys() and node.get("_target_") in (None, types.get(f"{group}._target_")):  # noqa: SIM118
             raise UserError(f"{key} cannot be left out: say {key}=...")
-        if OmegaConf.is_dict(found := OmegaConf.select(node, name)) and "_target_" not in found:
+        found = OmegaConf.select(node, name)
+        if OmegaConf.is_dict(found) and "_target_" not in found and key not in FREE:
             raise UserError(f"{key}={found} is a group of keys, not one value, as in {key}={value}")
 
 

@@ -23,7 +23,8 @@ from tabrun.tables.values import columns_of
 NAME = str | int | None  # of a column
 FORMAT = 3  # of what a checkpoint holds; the first edition's had none
 KINDS: dict[str, Any] = {
-    **{f"config.{key}": str for key in ("folder", "monitor", "mode", "data.path")},
+    **{f"config.{key}": str for key in ("folder", "monitor", "mode")},
+    "config.data.path": str | list[str],
     **{f"config.data.{key}": dict[str, Any] for key in ("read", "split", "columns")},
     **{f"config.data.split.{key}": NAME for key in ("column", "group", "time")},
     **{"config.data.id": NAME | list[str | int], "config.data.columns.ignore": list[str | int]},

@@ -5,6 +5,7 @@ Nothing heavy is imported up here, as what is said of them is checked before any
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
 import stat
@@ -37,12 +38,18 @@ def check_earlier(config: DictConfig) -> None:
         checkpoint_file(path)
 
 
+def is_table(path: str) -> bool:
+    return os.path.exists(path) or bool(glob.glob(path))
+
+
 def absolute(config: DictConfig) -> None:
     """Has the run find its table and the run it starts from, from wherever it goes on."""
-    for key, is_there in (("data.path", os.path.isfile), ("init_from", os.path.exists)):
-        path = OmegaConf.select(config, key)
-        if path is not None and is_there(path := os.path.expanduser(str(path))):
-            OmegaConf.update(config, key, os.path.abspath(path))
+    for key, is_there in (("data.path", is_table), ("init_from", os.path.exists)):
+        found = OmegaConf.select(config, key)
+        paths = [os.path.expanduser(str(path)) for path in (found if OmegaConf.is_list(found) else [found])]
+        if found is not None and all(is_there(path) for path in paths):
+            paths = [os.path.abspath(path) for path in paths]
+            OmegaConf.update(config, key, paths if OmegaConf.is_list(found) else paths[0])
 
 
 def check_links(folder: Path, trust: bool) -> None:

@@ -107,8 +107,10 @@ class Run:
         """Another CSV or Parquet file, to be read as the run read its own."""
         data, targets = self.config["data"], columns_of(self.schema.target)
         kinds = self.schema.kinds | dict.fromkeys(targets, polars_type(self.schema.target_kind))
-        options = {key: data["read"][key] for key in ("separator", "null_values") if key in data["read"]}
-        return Table(path, kinds, **options, verbatim=columns_of(data["id"]))
+        words = ("separator", "null_values", "header", "encoding")
+        options = {key: data["read"][key] for key in words if key in data["read"]}
+        formats = dict(self.schema.formats)
+        return Table(path, kinds, **options, verbatim=columns_of(data["id"]), formats=formats)
 
     def labelled(self, path: str) -> tuple[Any, ...]:
         """The rows and labels of another file, and the weights where it has the column of data.weight."""

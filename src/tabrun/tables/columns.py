@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
 from tabrun.cli.errors import UserError
+from tabrun.tables.formats import NAMES
 from tabrun.tables.values import as_float64, as_text, check_kind, check_rows, plain
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ class Columns:
     date_parts: of month, weekday and hour, the ones to add for each date as categories.
     missing_indicators: for each number column with missing values, add whether it is missing.
     max_one_hot: categories of more values are embedded.
+    formats: how a column's texts are written, by example: see `formats.NAMES`; text: as they are.
     """
 
     ignore: Sequence[str] = ()
@@ -38,12 +40,15 @@ class Columns:
     date_parts: Sequence[str] = ()
     missing_indicators: bool = False
     max_one_hot: int = 64
+    formats: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         for name in ("ignore", "numbers", "categories"):  # a column may be called 1
             object.__setattr__(self, name, tuple(map(str, getattr(self, name))))
         if wrong := set(self.date_parts) - set(DATE_PARTS):
             raise UserError(f"data.columns.date_parts: {wrong.pop()} is not month, weekday or hour")
+        if strange := [f"{name}: {word}" for name, word in (self.formats or {}).items() if word not in NAMES]:
+            raise UserError(f"data.columns.formats={{{strange[0]}}} is none of {'  '.join(NAMES)}")
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
-"""CSV: the header, and what is wrong with a file, said with its row and column."""
+"""CSV: what a file is like, and what is wrong with it, said with its row and column."""
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 import sys
 from collections.abc import Container, Mapping
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import polars as pl
@@ -13,37 +15,77 @@ import polars as pl
 from tabrun.cli.errors import UserError
 from tabrun.tables.values import RowError, check_rows, read_as
 
-NO_CSV = {  # first bytes: what such a file is, and what to do
-    b"PK\x03\x04": "a zip archive or an Excel workbook: save the table as CSV",
-    b"\xd0\xcf\x11\xe0": "an Excel workbook: save the table as CSV",
-    b"\x1f\x8b": "compressed: unpack it first",
-    b"\x28\xb5\x2f\xfd": "compressed: unpack it first",
-    b"\xfd7zXZ": "compressed: unpack it first",
-    b"BZh": "compressed: unpack it first",
-}
+SEPARATORS = (",", ";", "\t", "|")
+LOOKED_AT = 100  # rows by which a separator and a header are told
 
 
-def header(path: str, separator: str) -> list[str]:
-    """The names of a CSV file's columns; UserError when they cannot be told apart."""
+@dataclass(frozen=True)
+class Dialect:
+    """What a CSV file is like: its columns' names, what stands between fields, whether its first row holds names."""
+
+    names: list[str]
+    separator: str
+    header: bool
+
+
+def dialect(path: str, file: BinaryIO, separator: str | None, header: bool | None) -> Dialect:
+    """As said, or else as its first rows tell; UserError when the columns cannot be told apart."""
     csv.field_size_limit(sys.maxsize)
-    with open(path, "rb") as file:
-        line = first_record(file)
-    for first, what in NO_CSV.items():
-        if line.startswith(first):
-            raise UserError(f"{path} is {what}")
-    if b"\0" in line:
-        raise UserError(f"{path} is UTF-16 text, or no text: save it as UTF-8")
-    if b"\r" in line.rstrip() and b'"' not in line:
+    lines = [first_record(file) for _ in range(LOOKED_AT)]
+    if b"\0" in lines[0]:
+        raise UserError(f"{path} is no text, or text in UTF-16 without its mark: say data.read.encoding=utf-16-le")
+    if b"\r" in lines[0].rstrip() and b'"' not in lines[0]:
         raise UserError(f"{path} ends its lines with \\r alone: save it with \\n")
     try:
-        names = next(csv.reader(io.StringIO(line.decode("utf-8-sig"), newline=""), delimiter=separator), [])
+        first = lines[0].decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}, header: not UTF-8 text ({error.reason}): save the file as UTF-8") from None
-    if not any(names):
+        what = f"not UTF-8 text ({error.reason}): say data.read.encoding=cp1252, or save the file as UTF-8"
+        raise UserError(f"{path}, header: {what}") from None
+    rest = [line.decode(errors="replace") for line in lines[1:] if line.strip()]
+    if not first.strip():
         raise UserError(f"{path} is empty: its first line must name the columns")
+    separator = separator or sniffed([first, *rest])
+    names, *rows = csv.reader(io.StringIO("".join([first, *rest]), newline=""), delimiter=separator)
+    names = [name.strip() for name in names]
+    if header is None and unnamed(names, rows):
+        what = f"its first row, {', '.join(names[:3])}, looks like the rows below it, not like names of columns"
+        raise UserError(f"{path}: {what}: say data.read.header=false, or true")
+    if header is False:
+        return Dialect([f"c{i}" for i in range(len(names))], separator, False)
     if twice := [name for i, name in enumerate(names) if name in names[:i]]:
         raise UserError(f"{path} has two columns called {twice[0]!r}: give each its own name")
-    return names
+    return Dialect(names, separator, True)
+
+
+def sniffed(lines: list[str]) -> str:
+    """The separator that gives most of the rows the same number of fields, more than one."""
+
+    def score(separator: str) -> tuple[float, int]:
+        try:
+            counts = [len(row) for row in csv.reader(io.StringIO("".join(lines), newline=""), delimiter=separator)]
+        except csv.Error:
+            return 0.0, 0
+        return (counts.count(counts[0]) / len(counts), counts[0]) if counts and counts[0] > 1 else (0.0, 0)
+
+    return max(SEPARATORS, key=score) if score(",") < (1.0, 2) else ","
+
+
+def unnamed(names: list[str], rows: list[list[str]]) -> bool:
+    """Whether the first row is like those below it: numbers over numbers, or values that its columns hold too."""
+    columns = [[row[i].strip() for row in rows if len(row) == len(names)] for i in range(len(names))]
+    columns = [[value for value in column if value] for column in columns]
+    numeric = [name for name, values in zip(names, columns, strict=True) if values and all(map(is_number, values))]
+    if numeric:
+        return all(map(is_number, numeric))
+    held = [name in values for name, values in zip(names, columns, strict=True)]
+    return len(rows) > 1 and all(held)
+
+
+def is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text.replace(",", ".")))
+    except ValueError:
+        return False
 
 
 def first_record(file: BinaryIO, block: bytes = b"") -> bytes:
@@ -83,7 +125,9 @@ def explain_rows(block: bytes, separator: str, num_columns: int) -> None:
                 raise RowError("", row, f"{len(fields)} fields, where the header has {num_columns}")
     except UnicodeDecodeError as error:
         row = block.count(b"\n", 0, error.start)
-        raise RowError("", row, f"not UTF-8 text ({error.reason}): save the file as UTF-8") from None
+        raise RowError(
+            "", row, f"not UTF-8 text ({error.reason}): say data.read.encoding=cp1252, or save it as UTF-8"
+        ) from None
     except csv.Error as error:
         raise RowError("", row, f"{error}: a quote here or below is not closed, or stands inside a field") from None
 

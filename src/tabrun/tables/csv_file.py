@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,31 +14,40 @@ import polars as pl
 
 from tabrun.cli.errors import UserError
 from tabrun.tables.columns import OFFSET_FROM
-from tabrun.tables.csv_faults import explain_quotes, explain_rows, first_record, header, mended
-from tabrun.tables.values import numbered
+from tabrun.tables.csv_faults import dialect, explain_quotes, explain_rows, first_record, mended
+from tabrun.tables.files import opened
+from tabrun.tables.values import alike, numbered
+
+log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 2**23
 
 
 def csv_batches(
-    path: str, kinds: Mapping[str, Any], separator: str, null_values: Sequence[str], head: int, verbatim: Sequence[str]
-) -> Iterator[pl.DataFrame]:
+    path: str, kinds: Mapping[str, Any], separator: str | None, null_values: Sequence[str], head: int,
+    verbatim: Sequence[str], header: bool | None, encoding: str | None,
+) -> Iterator[pl.DataFrame]:  # fmt: skip
     """Reads block by block: polars alone keeps half of the file in memory while it reads it.
 
     The words are those of `Table`.
     """
-    names, start = header(path, separator := one_byte(separator)), 0
+    with opened(path, encoding) as file:
+        found = dialect(path, file, separator and one_byte(separator), header)
+    if head and not separator and found.separator != ",":
+        log.info("%s: its fields are separated by %r (else say data.read.separator)", path, found.separator)
+    same = alike(found.names, kinds)
+    names, separator, start = [same.get(name, name) for name in found.names], found.separator, 0
     given = {name: kinds[name] or pl.String() for name in names if name in kinds}
     unread = [pl.lit(None).alias(name) for name in given if kinds[name] is None]
     types = dict.fromkeys(names, pl.String()) | given
     own = [i for i, name in enumerate(names) if name in verbatim]
     options: dict[str, Any] = {"separator": separator, "null_values": list(null_values), "has_header": False}
     read = partial(read_block, options, own)
-    for block in ahead(blocks(path)):
+    for block in ahead(blocks(path, encoding, found.header)):
         with numbered(range(start, sys.maxsize)):
             try:
                 if head and not start:
-                    told = {"new_columns": names, "infer_schema_length": head, "try_parse_dates": True, **options}
+                    told = {"new_columns": names, "infer_schema_length": head, **options}
                     types = dict(pl.scan_csv(io.BytesIO(block), **told).collect_schema()) | given
                     types |= dict.fromkeys(near_zero(read(block, types), without=given), pl.Float32())
                 frame = read(block, types)
@@ -98,10 +108,11 @@ def near_zero(frame: pl.DataFrame, without: Iterable[str]) -> list[str]:
     return found
 
 
-def blocks(path: str) -> Iterator[bytes]:
+def blocks(path: str, encoding: str | None, header: bool) -> Iterator[bytes]:
     """The bytes below the header, cut where a row ends."""
-    with open(path, "rb") as file:
-        first_record(file)
+    with opened(path, encoding) as file:
+        if header:
+            first_record(file)
         while block := file.read(BLOCK_BYTES):
             if not (block := block + first_record(file, block)).isspace():
                 yield block

@@ -19,11 +19,12 @@ from torch import Tensor
 
 from tabrun.cli.errors import UserError
 from tabrun.tables.columns import Columns
+from tabrun.tables.formats import as_told, told
 from tabrun.tables.reader import in_file
 from tabrun.tables.schema import SLICE_ROWS, Rows, Schema, take
 from tabrun.tables.split import Split
 from tabrun.tables.target import classes_of, weights_of, with_target
-from tabrun.tables.values import columns_of, known, numbered
+from tabrun.tables.values import alike, columns_of, known, numbered
 
 EVALUATION_BATCH = 8192  # rows; nothing is learned from these batches, so their size is a matter of speed alone
 
@@ -98,7 +99,7 @@ class TabularData(lightning.LightningDataModule):
 
     def __init__(
         self,
-        path: str,
+        path: str | list[str],
         read: Callable[..., pl.DataFrame],
         target: str | list[str],
         split: Split,
@@ -114,7 +115,8 @@ class TabularData(lightning.LightningDataModule):
         weight: str | None = None,
     ) -> None:
         super().__init__()
-        self.path, self.read, self.columns, self.id = str(path), read, columns, columns_of(id)
+        self.path, self.read, self.columns, self.id = path, read, columns, columns_of(id)
+        self.formats: dict[str, str] = dict(schema.formats) if schema else {}
         self.target: str | list[str] = columns_of(target) if isinstance(target, list) else str(target)
         for name in self.id:
             if name.startswith(("prediction", "probability_")) or self.id.count(name) > 1:
@@ -137,7 +139,9 @@ class TabularData(lightning.LightningDataModule):
                 parts = self.split.rows(frame, *classes_of(frame, self.target))
                 unused = [*self.id, *self.split.columns, *columns_of(self.weight)]
                 known(frame, unused)
-                self.schema = self.schema or Schema.fit(frame, self.target, parts["train"], self.columns, unused)
+                self.schema = self.schema or Schema.fit(
+                    frame, self.target, parts["train"], self.columns, unused, self.formats
+                )
                 self.labels, self.weights = self.schema.labels(frame), weights_of(frame, self.weight, parts)
                 num_rows, slices = len(frame), deque(frame.iter_slices(SLICE_ROWS))
                 del frame  # so that what was read together is freed once it is encoded
@@ -148,14 +152,25 @@ class TabularData(lightning.LightningDataModule):
     def labelled(self) -> tuple[pl.DataFrame, Sequence[int] | np.ndarray]:
         """The table's rows that have a target, and where they stood."""
         kinds: dict[str, Any] = dict.fromkeys(self.columns.ignore)
+        formats = self.columns.formats or {}
         texts = [*self.id, *self.split.columns, *columns_of(self.weight), *self.columns.categories]
         kinds |= dict.fromkeys(texts, pl.String())
-        kinds |= dict.fromkeys(self.columns.numbers, pl.Float64())
+        kinds |= dict.fromkeys([*self.columns.numbers, *formats], pl.String())
         for inferred in (*columns_of(self.target), *columns_of(self.split.time)):
             kinds.pop(inferred, None)
         if not isinstance(self.target, str):
             kinds |= dict.fromkeys(self.target, pl.Float64())  # checked to sum to 1
         frame = self.read(path=self.path, target=self.target, kinds=kinds)
+        if self.target == "-1" and "-1" not in frame.columns:
+            self.target = frame.columns[-1]
+        targets = columns_of(self.target)
+        wanted = [*targets, *self.columns.ignore, *texts, *self.columns.numbers, *formats]
+        frame = frame.rename(alike(frame.columns, wanted))
+        if not self.schema:
+            skip = {*self.id, *columns_of(self.split.column), *columns_of(self.split.group), *self.columns.ignore}
+            skip |= set(self.columns.categories)
+            self.formats = told(frame, formats, skip, targets, self.columns.numbers)
+        frame = as_told(frame, self.formats, self.id)
         return with_target(frame, self.target, self.drop_missing_target)
 
     def _sha256(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tabrun.cli.errors import UserError
 from tabrun.tables.columns import FIRST_CODE, Category, Columns, Number, features
+from tabrun.tables.formats import NAMES
 from tabrun.tables.plain import fits
 from tabrun.tables.values import RowError, as_class, known, numbered, polars_type, typed
 
@@ -38,12 +39,17 @@ class Schema:
     numbers: tuple[Number, ...]
     categories: tuple[Category, ...] = ()
     target_kind: str = "String"  # of polars
+    formats: tuple[tuple[str, str], ...] = ()  # of columns of text, and how they are written
 
     @classmethod
     def fit(
-        cls, frame: pl.DataFrame, target: str | Sequence[str], rows: np.ndarray, columns: Columns, unused: Iterable[str]
-    ) -> Schema:
-        """Learns from the training rows alone, a column at a time; `unused` columns are no features."""
+        cls, frame: pl.DataFrame, target: str | Sequence[str], rows: np.ndarray, columns: Columns,
+        unused: Iterable[str], formats: Mapping[str, str] | None = None,
+    ) -> Schema:  # fmt: skip
+        """Learns from the training rows alone, a column at a time; `unused` columns are no features.
+
+        formats: those by which the columns of text were read.
+        """
         targets = [target] if isinstance(target, str) else list(target)
         known(frame, [*columns.ignore, *columns.numbers, *columns.categories])
         made: list[Number | Category] = []
@@ -70,7 +76,7 @@ class Schema:
         kind = kind if kind not in ("Categorical", "Enum") else "String"
         numbers = tuple(feature for feature in made if isinstance(feature, Number))
         categories = tuple(feature for feature in made if isinstance(feature, Category))
-        return cls(named, tuple(classes), tuple(counts), numbers, categories, kind)
+        return cls(named, tuple(classes), tuple(counts), numbers, categories, kind, tuple((formats or {}).items()))
 
     @property
     def num_classes(self) -> int:
@@ -140,6 +146,7 @@ class Schema:
     @classmethod
     def from_plain(cls, values: dict[str, Any]) -> Schema:
         """The Schema that `plain` was called on; UserError for values that are of none."""
+        values = {"formats": (), **values}  # which older ones lack
         if not fits(values, cls) or not values["class_counts"]:
             raise UserError("its schema has other fields, or of other types")
         numbers = tuple(Number(**number) for number in values["numbers"])
@@ -156,7 +163,10 @@ class Schema:
             raise UserError("its schema holds a name twice, a negative size, or too few classes, counts or columns")
         for kind in (values["target_kind"], *(feature.kind for feature in features)):
             polars_type(kind)
-        return cls(target, tuple(values["classes"]), counts, numbers, categories, values["target_kind"])
+        formats = tuple((name, format) for name, format in values["formats"])
+        if strange := [format for _, format in formats if format not in NAMES]:
+            raise UserError(f"its schema holds {strange[0][:80]!r}, which is no format")
+        return cls(target, tuple(values["classes"]), counts, numbers, categories, values["target_kind"], formats)
 
 
 def take(rows: Rows, index: Tensor) -> Rows:

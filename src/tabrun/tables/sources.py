@@ -12,7 +12,8 @@ import numpy as np
 import polars as pl
 
 from tabrun.cli.errors import UserError
-from tabrun.tables.reader import Table
+from tabrun.tables.files import files_of, kind_of
+from tabrun.tables.reader import Table, whole
 
 SHIPPED = ("breast_cancer", "iris", "wine", "digits")
 
@@ -52,17 +53,38 @@ def clusters(
 def read_csv(
     path: str,
     target: object = None,
-    separator: str = ",",
+    separator: str | None = None,
     null_values: Sequence[str] = (),
     head: int = 10_000,
+    header: bool | None = None,
+    encoding: str | None = None,
     kinds: Mapping[str, Any] | None = None,
 ) -> pl.DataFrame:
-    """A CSV file with a header, in UTF-8; kinds that are not given are inferred from its first `head` rows."""
-    return Table(path, kinds or {}, separator, null_values, head).frame()
+    """A CSV file; kinds that are not given are inferred from its first `head` rows, the rest of None from the file."""
+    options: dict[str, Any] = {"separator": separator, "header": header, "encoding": encoding}
+    return Table(path, kinds or {}, null_values=null_values, head=head, **options).frame()
 
 
 def read_parquet(path: str, target: object = None, kinds: object = None) -> pl.DataFrame:
-    """A Parquet file."""
-    if not (table := Table(path)).is_parquet:
-        raise UserError(f"{path} is not a Parquet file: say data=csv")
-    return table.frame()
+    """A Parquet file, or one of Arrow or of JSON lines, which have kinds of their own."""
+    for file in files_of(path):
+        if (kind := kind_of(file)) not in ("Parquet", "Arrow", "JSON lines"):
+            raise UserError(f"{file} is a file of {kind}: say data={'excel' if kind == 'Excel' else 'csv'}")
+    return Table(path).frame()
+
+
+def read_excel(path: str, target: object = None, sheet: str | int = 1, kinds: object = None) -> pl.DataFrame:
+    """A sheet of an Excel workbook, by its name or number from 1."""
+    if (kind := kind_of(path)) != "Excel":
+        raise UserError(f"{path} is a file of {kind}, no Excel workbook: say data=csv or data=parquet")
+    return whole(path, "Excel", **{"sheet_name" if isinstance(sheet, str) else "sheet_id": sheet})
+
+
+def read_sql(path: str, query: str, target: object = None, kinds: object = None) -> pl.DataFrame:
+    """What a query gives of a database; path: its URI, such as sqlite:///shop.db."""
+    try:
+        return pl.read_database_uri(query, path)
+    except ImportError as error:
+        raise UserError(f"data=sql: {str(error).splitlines()[0]}: pip install -e '.[sql]'") from None
+    except Exception as error:
+        raise UserError(f"{path}: {str(error).splitlines()[0]}") from error

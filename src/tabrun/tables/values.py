@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
@@ -12,6 +13,8 @@ import numpy as np
 import polars as pl
 
 from tabrun.cli.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 class RowError(UserError):
@@ -93,7 +96,7 @@ def polars_type(name: str) -> Any:
 def as_text(column: pl.Series, part: str | None) -> pl.Series:
     """Text, "" where a value is missing; `part` of a date, such as its month, as a number in text."""
     if part is not None:
-        column = getattr(column.dt, part)()
+        column = getattr(column.cast(pl.Datetime("us")).dt, part)()
     if column.dtype.is_float():
         column = column.fill_nan(None)
     return column.cast(pl.String).fill_null("")
@@ -130,6 +133,22 @@ def known(frame: pl.DataFrame, names: Iterable[str], why: str = "") -> None:
             close = difflib.get_close_matches(name, frame.columns, 1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""  # quoted, as it may hold spaces
             raise UserError(f"there is no column {name}{why}{hint}: there are {', '.join(frame.columns[:20])}")
+
+
+def alike(names: Iterable[str], wanted: Iterable[str]) -> dict[str, str]:
+    """Names of columns that are wanted but for case and blanks, and how they are wanted; said."""
+    there, found = list(names), {}
+    for want in wanted:
+        close = [name for name in there if bare(name) == bare(want)] if want not in there else []
+        if len(close) == 1:
+            found[close[0]] = want
+    if found:
+        log.info("taken for the same: %s", ", ".join(f"{name!r} and {want!r}" for name, want in found.items()))
+    return found
+
+
+def bare(name: str) -> str:
+    return "".join(name.lower().split())
 
 
 def columns_of(names: Any) -> list[str]:
