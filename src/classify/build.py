@@ -9,7 +9,7 @@ import math
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from inspect import signature
+from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
 from classify.limits import (  # noqa: F401  (for the library)
@@ -53,9 +53,10 @@ def net(config: Config, schema: Schema, most: float = math.inf) -> nn.Sequential
     make, arguments = played("model", config, MODULE)
     takes = signature(make).parameters
     head = head_for(config["head"], schema.num_classes)
-    encode = Encode.of(schema) if "in_features" in takes else AsItIs()
-    known = {"in_features": encode.out_features, "schema": schema}
-    known = {name: value for name, value in known.items() if name in takes}
+    anything = any(each.kind is Parameter.VAR_KEYWORD for each in takes.values())
+    encode = Encode.of(schema) if anything or "in_features" in takes else AsItIs()
+    known: Config = {"in_features": encode.out_features} if anything or "in_features" in takes else {}
+    known |= {"schema": schema} if "schema" in takes else {}
     known["out_features"] = head.in_features(schema.num_classes)
     if wrong := [name for name in arguments if name in known]:
         raise UserError(f"model.{wrong[0]}: the data says it: leave it out")
@@ -64,6 +65,8 @@ def net(config: Config, schema: Schema, most: float = math.inf) -> nn.Sequential
     check_size("model", make, arguments, most)
     with value_of("model", PACKAGE):
         body = make(**arguments)
+    if not isinstance(body, nn.Module):
+        raise UserError(f"model: {make.__name__} gives {type(body).__name__}, not an nn.Module")
     return nn.Sequential(OrderedDict(encode=encode, body=body, head=head()))
 
 

@@ -98,7 +98,7 @@ class Classifier(lightning.LightningModule):
         self.log_dict(self.measures.named("test"))
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(self.net.parameters())
+        optimizer = self.optimizer(self.parameters())  # the net's, and those of a loss that has some
         if self.schedule is None:
             return optimizer
         steps = {self.schedule.total: self.trainer.estimated_stepping_batches} if self.schedule.total else {}

@@ -221,12 +221,13 @@ TABLES: dict[str, tuple[str | bytes, str]] = {  # a CSV with the target y: what 
     "quote": ("x,t,y\n" + ROWS.replace(",", ",1,") * 3 + '3,5" d,a\n', r"quote.csv: row 91: its quotes"),
     "turns": ("x,y\n" + LONG + "many,a\n", r"turns.csv: column x, row 100001: 'many' is not a number"),
     "beyond": ("x,y\n" + ROWS + "1e300,a\n", r"beyond.csv: column x, row 31"),
-    "compressed": (gzip.compress(b"x,y\n1,a\n"), r"compressed.csv is compressed: unpack it first"),
-    "excel": (b"PK\x03\x04", r"excel.csv is a zip archive or an Excel workbook: save the table as CSV"),
-    "utf16": (("x,y\n" + ROWS).encode("utf-16"), r"utf16.csv is UTF-16 text"),
-    "no_mark": (("x,y\n" + ROWS).encode("utf-16-le"), r"no_mark.csv is UTF-16 text"),
+    "compressed": (gzip.compress(b"x,y\n1,a\n"), r"compressed.csv: class a has 1 rows: train, val and test"),
+    "excel": (b"PK\x03\x04", r"excel.csv is a damaged zip archive: "),
+    "no_mark": (
+        ("x,y\n" + ROWS).encode("utf-16-le"),
+        r"no_mark.csv is no text, or text in UTF-16 without its mark: say data.read.encoding=utf-16-le",
+    ),
     "old_ends": (("x,y\n" + ROWS).replace("\n", "\r"), r"old_ends.csv ends its lines with .r alone"),
-    "spaces": ("x, y\n" + ROWS, r"no column y .did you mean ' y'"),
     "quantity": ("x,y\n" + "".join(f"{i},{i / 7}\n" for i in range(30)), r"a target is a class, not a quantity"),
 }
 TABLE_WORDS = {  # tables that need more words

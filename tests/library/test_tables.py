@@ -384,7 +384,7 @@ def test_csv_and_parquet_give_the_same_tensors(table: Path, tmp_path: Path) -> N
 def test_the_kind_of_a_file_is_told_from_its_content(table: Path, tmp_path: Path) -> None:
     churn().write_parquet(file := tmp_path / "table.csv")
     assert read_csv(str(file)).equals(pl.read_parquet(file))
-    with pytest.raises(ValueError, match=r"churn.csv is not a Parquet file: say data=csv"):
+    with pytest.raises(ValueError, match=r"churn.csv is not a Parquet file but CSV: say data=csv"):
         tables.read_parquet(str(table))
 
 

@@ -1,12 +1,16 @@
 """Every YAML under conf/ composes and builds, and runs where a run is cheap."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 from conftest import ROOT, configure
 from handed import CONF, check_values, set_up, train, trainer_of
 from hydra import compose, initialize_config_dir
+from workbook import write_workbook
 
 from classify import build
 from tabrun.tables import sources as tables
@@ -14,7 +18,8 @@ from tabrun.tables import sources as tables
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 FILES = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 
-NEEDED = dict.fromkeys(["data=csv", "data=parquet"], ("data.path=README.md", "data.target=species"))  # a file
+NEEDED = dict.fromkeys(["data=csv", "data=parquet", "data=excel"], ("data.path=README.md", "data.target=species"))
+NEEDED["data=sql"] = ("data.path=sqlite:///iris", "data.target=species", "data.read.query=table")
 
 
 def test_every_group_is_covered() -> None:
@@ -27,10 +32,18 @@ def test_composes_checks_and_builds(choice: str, tmp_path: Path, monkeypatch: py
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", [choice, f"folder={tmp_path}", *NEEDED.get(choice, ())], return_hydra_config=True)
         check_values(cfg, cfg.hydra.runtime.choices)
-    if choice in ("data=csv", "data=parquet"):
-        write = getattr(tables.from_sklearn("iris", "species"), choice.replace("data=", "write_"))
-        write(tmp_path / "iris")
-        config = configure(tmp_path, choice, f"data.path={tmp_path / 'iris'}", "data.target=species")
+    if choice in NEEDED:
+        path, iris = tmp_path / "iris", tables.from_sklearn("iris", "species")
+        if choice == "data=sql":
+            with closing(sqlite3.connect(path)) as base, base:
+                base.execute(f"create table iris ({', '.join(map(repr, iris.columns))})")
+                base.executemany("insert into iris values (?, ?, ?, ?, ?)", iris.rows())
+            words = [f"data.path=sqlite:///{path}", "data.read.query='select * from iris'"]
+        else:
+            write = {"data=csv": pl.DataFrame.write_csv, "data=parquet": pl.DataFrame.write_parquet}
+            write.get(choice, write_workbook)(iris, path)
+            words = [f"data.path={path}"]
+        config = configure(tmp_path, choice, *words, "data.target=species")
     else:
         config = configure(tmp_path, choice)
     if choice == "trainer=gpu" and not torch.cuda.is_available():

@@ -123,7 +123,11 @@ def test_a_table_of_ones_own(tmp_path: Path) -> None:
 
 
 WRONG = {  # at a key, a node: what is said of it
-    "no such class": ("model", {"_target_": f"{PACKAGE}.opened.Nope"}, r"model._target_=.*Nope is no nn.Module: name"),
+    "no such class": (
+        "model",
+        {"_target_": f"{PACKAGE}.opened.Nope"},
+        r"Nope is no nn.Module, as .*opened has no Nope: name",
+    ),
     "no such file": ("model", {"_target_": f"{PACKAGE}.nope.Net"}, r"model._target_=.*Net is no nn.Module"),
     "no class of torch": ("model", {"_target_": "torch.nn.Nope"}, r"name a class of \w+, or a function of it that"),
     "another package": ("model", {"_target_": "json.loads"}, r"json.loads is no nn.Module"),
@@ -131,7 +135,7 @@ WRONG = {  # at a key, a node: what is said of it
     "no module": ("model", {"_target_": f"{PACKAGE}.opened.three"}, r"opened.three is no nn.Module"),
     "no target": ("model", {"depth": 3}, r"model._target_=None is no nn.Module"),
     "not taken": ("model", {"_target_": f"{PACKAGE}.opened.Residual", "dept": 3}, r"model: Residual .*argument 'dept'"),
-    "no scores": ("model", {"_target_": "torch.nn.Tanh"}, r"model: Tanh.* got an unexpected .*'out_features'"),
+    "no scores": ("model", {"_target_": "torch.nn.Tanh"}, r"model: Tanh.* got an unexpected .*'in_features'"),
     "lacks": ("model", {"_target_": "torch.nn.Bilinear"}, r"model: Bilinear missing a required .*'in1_features'"),
     "torch's own words": ("model", {"_target_": "torch.nn.Linear", "dtype": "x"}, r"^model: "),
     "sizes": ("model", {"_target_": "torch.nn.Linear", "in_features": 3}, r"model.in_features: the data says it"),

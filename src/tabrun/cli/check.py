@@ -152,8 +152,8 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any], build: Build) -> N
     if "::" in os.path.abspath(str(cfg.folder)):
         raise UserError(f"folder={cfg.folder}: a run's path must not hold ::, which stands for two: name another")
     if choices["data"] in ("csv", "parquet", "excel"):
-        path = plain(cfg.data.path)
-        for file in files_of(path if isinstance(path, list) else str(path)):
+        path = cfg.data.path
+        for file in files_of(list(path) if OmegaConf.is_list(path) else str(path)):
             if not Path(file).is_file():
                 raise UserError(f"data.path={file}: there is no such file")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import sys
 from dataclasses import dataclass
 from inspect import isclass, isfunction
 from pkgutil import resolve_name
@@ -42,8 +44,23 @@ def resolve(key: str, target: Any, role: Role, package: str) -> Any:
     if (found := playing(target, role, package)) is None:
         ways = [f"a class of {package}", *([f"a function of it that says -> {role}"] if role.by_function else [])]
         ways += [f"one of {module}" for module in role.modules]
-        raise UserError(f"{key}._target_={str(target)[:80]} is no {role}: name {', or '.join(ways)}")
+        what = f"{key}._target_={str(target)[:80]} is no {role}{why(target, role, package)}"
+        raise UserError(f"{what}: name {', or '.join(ways)}")
     return found
+
+
+def why(target: Any, role: Role, package: str) -> str:
+    """What is wrong with a name in the package, if that can be told."""
+    module, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
+    if module.partition(".")[0] != package:
+        return ""
+    found: Any = sys.modules.get(module)
+    if found is None:
+        return f", as there is no file {module}"
+    if name in vars(found):
+        return ", as it says no -> nn.Module" if isfunction(getattr(found, name)) and role.by_function else ""
+    close = difflib.get_close_matches(name, vars(found), 1)
+    return f", as {module} has no {name}{f' (did you mean {close[0]}?)' if close else ''}"
 
 
 def playing(target: Any, role: Role, package: str) -> Any:

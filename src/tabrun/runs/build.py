@@ -94,4 +94,6 @@ def set_up(build: Build, config: Config, schema: Schema | None = None) -> Tabula
     """The data, set up; with a finished run's schema the table is read as that run read it."""
     table: TabularData = build.data(config)(schema=schema)
     table.setup()
+    if str(config["data"]["target"]) == "-1":
+        config["data"]["target"] = table.target  # the last column's name
     return table

@@ -78,12 +78,13 @@ def check_recorded(config: dict[str, Any], path: object, build: Build) -> None:
     from tabrun.cli.check import check_values
 
     choices: dict[str, str | None] = {"data": None}
-    for file in conf(build).glob("*/*.yaml"):
-        group = file.parent.name
+    most: dict[str, int] = {}  # keys of the choice
+    for file in sorted(conf(build).glob("*/*.yaml")):
+        group, keys = file.parent.name, dict(leaves(yaml.safe_load(file.read_text()))).keys() - {"defaults"}
         own = dict(leaves(config[group])) if isinstance(config.get(group), dict) else {}
         named = targets(file)
-        if named and named.items() <= own.items():
-            choices[group] = file.stem
+        if named and named.items() <= own.items() and keys <= own.keys() and len(keys) > most.get(group, 0):
+            choices[group], most[group] = file.stem, len(keys)
     ready = GlobalHydra.instance().is_initialized()
     with nullcontext() if ready else initialize_config_dir(str(conf(build)), version_base="1.3"):
         try:

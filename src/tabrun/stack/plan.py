@@ -85,7 +85,8 @@ def settle(plan: Plan, members: dict[int, Member]) -> None:
         try:
             failed = {numbers[place]: reason for place, reason in prove(way, list(members.values())).items()}
         except Exception as error:  # of torch, which cannot compute it so
-            what = str(error) if isinstance(error, Unplayed) else f"{type(error).__name__} in a stack"
+            words = " ".join(str(error).split())[:100]
+            what = str(error) if isinstance(error, Unplayed) else f"torch.func cannot map its training_step: {words}"
             failed = dict.fromkeys(numbers, what)
         proven = {number: member for number, member in members.items() if number not in failed}
         if len(proven) > 1:

@@ -93,11 +93,14 @@ def observed(member: Member, layout: Layout, dropout: bool) -> Own:
         before, states = left_behind(module), random_states()
         loss = Step(module)(batch)
         gradients = torch.autograd.grad(loss, layout.of(module), allow_unused=True)
+        again = None if own.losses else Step(module)(batch).detach()
         if states != random_states():
             raise Unplayed("its training_step draws random numbers" + ("" if dropout else ": see sweep.stack_dropout"))
         after = left_behind(module)
         if changed := [name for name in after if after[name] != before.get(name, after[name])]:
             raise Unplayed(f"its training_step leaves {changed[0]} changed")
+        if again is not None and not close(again, loss.detach(), 0.0):
+            raise Unplayed("its training_step gives another loss when it is taken again: it keeps or draws something")
         if unused := [name for name, each in zip(layout.names, gradients, strict=True) if each is None]:
             raise Unplayed(f"its {unused[0]} gets no gradient")
         own.losses.append(loss.detach())

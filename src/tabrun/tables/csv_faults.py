@@ -72,13 +72,15 @@ def sniffed(lines: list[str]) -> str:
 
 def unnamed(names: list[str], rows: list[list[str]]) -> bool:
     """Whether the first row is like those below it: numbers over numbers, or values that its columns hold too."""
-    columns = [[row[i].strip() for row in rows if len(row) == len(names)] for i in range(len(names))]
-    columns = [[value for value in column if value] for column in columns]
-    numeric = [name for name, values in zip(names, columns, strict=True) if values and all(map(is_number, values))]
-    if numeric:
-        return all(map(is_number, numeric))
-    held = [name in values for name, values in zip(names, columns, strict=True)]
-    return len(rows) > 1 and all(held)
+    numeric, held = [], []
+    for i, name in enumerate(names):
+        below = [row[i].strip() for row in rows if len(row) == len(names)]
+        others = [value for value in below if value not in ("", name)]
+        if others and all(map(is_number, others)):
+            numeric.append(is_number(name))
+        else:
+            held.append(name in below)
+    return len(rows) > 1 and all(numeric) and (any(held) if numeric and held else all(held))
 
 
 def is_number(text: str) -> bool:

@@ -16,6 +16,7 @@ from tabrun.cli.errors import UserError
 from tabrun.tables.columns import OFFSET_FROM
 from tabrun.tables.csv_faults import dialect, explain_quotes, explain_rows, first_record, mended
 from tabrun.tables.files import opened
+from tabrun.tables.formats import CODE
 from tabrun.tables.values import alike, numbered
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,9 @@ def csv_batches(
                 if head and not start:
                     told = {"new_columns": names, "infer_schema_length": head, **options}
                     types = dict(pl.scan_csv(io.BytesIO(block), **told).collect_schema()) | given
+                    types |= dict.fromkeys(
+                        codes(read(block, dict.fromkeys(names, pl.String)).head(head), types), pl.String()
+                    )
                     types |= dict.fromkeys(near_zero(read(block, types), without=given), pl.Float32())
                 frame = read(block, types)
                 if wide := [c.name for c in frame.select(pl.col(pl.Float32).is_infinite().any()) if c[0]]:
@@ -92,6 +96,11 @@ def ahead(items: Iterator[bytes]) -> Iterator[bytes]:
         while (item := coming.result()) is not None:
             coming = maker.submit(next, items, None)
             yield item
+
+
+def codes(texts: pl.DataFrame, types: Mapping[str, Any]) -> list[str]:
+    """The columns of whole numbers that are none, as some begin with 0."""
+    return [c.name for c in texts if types[c.name].is_integer() and c.str.contains(CODE).any()]
 
 
 def near_zero(frame: pl.DataFrame, without: Iterable[str]) -> list[str]:

@@ -168,7 +168,7 @@ class TabularData(lightning.LightningDataModule):
         frame = frame.rename(alike(frame.columns, wanted))
         if not self.schema:
             skip = {*self.id, *columns_of(self.split.column), *columns_of(self.split.group), *self.columns.ignore}
-            skip |= set(self.columns.categories)
+            skip |= {*self.columns.categories, *columns_of(self.weight)}
             self.formats = told(frame, formats, skip, targets, self.columns.numbers)
         frame = as_told(frame, self.formats, self.id)
         return with_target(frame, self.target, self.drop_missing_target)

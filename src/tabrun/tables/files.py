@@ -66,20 +66,18 @@ def files_of(path: str | Sequence[str]) -> list[str]:
 
 def opened(path: str, encoding: str | None = None) -> BinaryIO:
     """The bytes of a text file, unpacked where it is packed, in UTF-8 whatever it is written in."""
-    kind, file = kind_of(path), io.FileIO(path)
-    made: Any = io.BufferedReader(file)
+    kind = kind_of(path)
+    made: Any
     if kind == "gzip":
-        made = gzip.GzipFile(fileobj=file)
-    elif kind == "zstd":
-        try:
-            import zstandard
-        except ImportError:
-            raise UserError(f"{path} is packed by zstd: pip install zstandard, or unpack it") from None
-        made = io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(file))  # type: ignore[arg-type]
+        made = gzip.GzipFile(path)
     elif kind == "zip":
-        made = one_of(unzipped(path), path)
+        made = one_of(path)
+    elif kind == "zstd":
+        made = io.BufferedReader(unpacked_zstd(path))
+    else:
+        made = io.BufferedReader(io.FileIO(path))
     try:
-        first = made.peek(2)[:2] if hasattr(made, "peek") else b""
+        first = made.peek(2)[:2]
     except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is a damaged {kind} file: {error}") from None
     if encoding is None and first in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
@@ -89,11 +87,20 @@ def opened(path: str, encoding: str | None = None) -> BinaryIO:
     return codecs.EncodedFile(made, "utf-8", encoding)  # type: ignore[return-value]
 
 
-def one_of(archive: zipfile.ZipFile, path: str) -> Any:
-    names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
-    if len(names) != 1:
-        raise UserError(f"{path} holds {len(names)} files, not one: {', '.join(names[:5])}: unpack it")
+def unpacked_zstd(path: str) -> Any:
     try:
-        return archive.open(names[0])
-    except (RuntimeError, NotImplementedError) as error:  # of one with a password
-        raise UserError(f"{path}: {error}") from None
+        import zstandard
+    except ImportError:
+        raise UserError(f"{path} is packed by zstd: pip install zstandard, or unpack it") from None
+    return zstandard.ZstdDecompressor().stream_reader(io.FileIO(path))
+
+
+def one_of(path: str) -> Any:
+    with unzipped(path) as archive:
+        names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
+        if len(names) != 1:
+            raise UserError(f"{path} holds {len(names)} files, not one: {', '.join(names[:5])}: unpack it")
+        try:
+            return archive.open(names[0])  # which keeps the file open
+        except (RuntimeError, NotImplementedError) as error:  # of one with a password
+            raise UserError(f"{path}: {error}") from None

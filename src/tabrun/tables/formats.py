@@ -114,7 +114,8 @@ def told(
             found[column.name] = fitting[0]
     for name in unsure:  # 1,234 is thousands, unless the table has a decimal comma elsewhere
         commas = "1.234,5" in found.values() and "1,234.5" not in found.values()
-        found[name] = "1.234,5" if commas or not frame[name].str.contains(",", literal=True).any() else "1,234.5"
+        dots = frame[name].str.contains(r"\d\.\d{3}").any() and not frame[name].str.contains(",", literal=True).any()
+        found[name] = "1.234,5" if commas or dots else "1,234.5"
     guessed = {name: format for name, format in found.items() if name not in given and format not in ("1234", "Y-m-d")}
     for format in dict.fromkeys(guessed.values()):
         names = [name for name in guessed if guessed[name] == format]

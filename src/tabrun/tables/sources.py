@@ -69,7 +69,9 @@ def read_parquet(path: str, target: object = None, kinds: object = None) -> pl.D
     """A Parquet file, or one of Arrow or of JSON lines, which have kinds of their own."""
     for file in files_of(path):
         if (kind := kind_of(file)) not in ("Parquet", "Arrow", "JSON lines"):
-            raise UserError(f"{file} is a file of {kind}: say data={'excel' if kind == 'Excel' else 'csv'}")
+            raise UserError(
+                f"{file} is not a Parquet file but {kind}: say data={'excel' if kind == 'Excel' else 'csv'}"
+            )
     return Table(path).frame()
 
 
@@ -83,8 +85,15 @@ def read_excel(path: str, target: object = None, sheet: str | int = 1, kinds: ob
 def read_sql(path: str, query: str, target: object = None, kinds: object = None) -> pl.DataFrame:
     """What a query gives of a database; path: its URI, such as sqlite:///shop.db."""
     try:
-        return pl.read_database_uri(query, path)
+        from sqlalchemy import create_engine
+        from sqlalchemy.exc import SQLAlchemyError
     except ImportError as error:
-        raise UserError(f"data=sql: {str(error).splitlines()[0]}: pip install -e '.[sql]'") from None
-    except Exception as error:
+        raise UserError(f"data=sql: {error}: pip install -e '.[sql]'") from None
+    try:
+        with create_engine(path).connect() as connection:
+            frame = pl.read_database(query, connection)
+    except (SQLAlchemyError, ImportError, pl.exceptions.PolarsError) as error:
         raise UserError(f"{path}: {str(error).splitlines()[0]}") from error
+    if not len(frame):
+        raise UserError(f"{path}: data.read.query={query} gives no rows")
+    return frame

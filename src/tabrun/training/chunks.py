@@ -42,9 +42,10 @@ def chunk_size(module: LightningModule, data: TabularData, trainer: Trainer, wan
 
     wanted: as speed.chunk says; UserError where that cannot be.
     """
+    look = unsaid(module, data, trainer)  # always, so that a step which draws by itself has drawn alike
     if wanted == 1:
         return 1, ""
-    reason = next(listeners(module, data, trainer), "") or unsaid(module, data, trainer)
+    reason = next(listeners(module, data, trainer), "") or look
     if reason and wanted:
         raise UserError(f"speed.chunk={wanted} hands the Trainer many batches as one, but {reason}: leave it out")
     return (1, reason) if reason else (wanted or max(1, min(MOST_BATCHES, STEP_ROWS // data.batch_size)), "")
@@ -78,7 +79,10 @@ def overridden(part: Any, base: type, names: tuple[str, ...]) -> Iterator[str]:
 def unsaid(module: LightningModule, data: TabularData, trainer: Trainer) -> str:
     """What only shows when a step is taken: that it logs, or raises, or gives no loss; tried on a copy."""
     precision, logged = trainer.precision_plugin, []
-    tried: Any = precision.convert_module(copy.deepcopy(module))
+    try:
+        tried: Any = precision.convert_module(copy.deepcopy(module))
+    except Exception:  # of a part of a fork's own
+        return f"{type(module).__name__} cannot be copied"
     tried.trainer = trainer
     tried.log = tried.log_dict = lambda *arguments, **options: logged.append(arguments)
     batch = precision.convert_input(next(iter(data.batches("train", data.batch_size))))

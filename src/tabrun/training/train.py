@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Iterable, Iterator
@@ -46,6 +47,7 @@ def train(build: Build, config: Config, start: dict[str, Any] | None = None) -> 
     if start and start["record"]["data_sha256"] != data.sha256:
         raise UserError(f"resume={shown(folder)}: {data.path} has changed since: its rows have another hash")
     classifier: Any = build.classifier(config, data.schema)
+    check_scores(classifier, data)
     set_threads(config["speed"]["threads"], data.batch_size, classifier)
     if config["init_from"] and not start:
         log.info(take_weights(classifier.net, Run.open(config["init_from"], build)))
@@ -71,6 +73,16 @@ def train(build: Build, config: Config, start: dict[str, Any] | None = None) -> 
         raise UserError(words) from error
     finally:
         end_others(trainer.strategy.launcher)
+
+
+@torch.no_grad()
+def check_scores(classifier: Any, data: Any) -> None:
+    """Raises UserError where the net does not give a score for each row and class."""
+    rows, labels, *_ = next(iter(data.batches("val", 2)))
+    net = copy.deepcopy(classifier.net).float().eval()
+    found, wanted = tuple(net(rows).shape), (len(labels), data.schema.num_classes)
+    if found != wanted:
+        raise UserError(f"model: its scores are {found}, where rows and classes are {wanted}: see out_features")
 
 
 def take_weights(net: nn.Module, run: Run) -> str:
