@@ -23,7 +23,8 @@ DEFAULTS: dict[str, Any] = {  # of the keys that the library reads; Hydra puts t
     **{"folder": "outputs/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}", "seed": 0, "monitor": "val/loss", "mode": "auto"},
     **{"resume": None, "rerun": None, "init_from": None, "trust": False, "test": True},
     "data": {"batch_size": 32, "seed": "${seed}", "drop_missing_target": False, "columns": {"ignore": []}}
-    | dict.fromkeys(("id", "weight")),
+    | dict.fromkeys(("id", "weight"))
+    | {"look": True},
     "speed": {"threads": None, "chunk": None, "stack": True, "compile": None},
     "sweep": {"max_stack": None, "stack_dropout": False, "trials": 32},
 }

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,11 +21,15 @@ from torch import Tensor
 from tabrun.cli.errors import UserError
 from tabrun.tables.columns import Columns
 from tabrun.tables.formats import as_told, told
+from tabrun.tables.look import Finding, is_index, look
+from tabrun.tables.overview import overview
 from tabrun.tables.reader import in_file
 from tabrun.tables.schema import SLICE_ROWS, Rows, Schema, take
 from tabrun.tables.split import Split
 from tabrun.tables.target import classes_of, weights_of, with_target
 from tabrun.tables.values import alike, columns_of, known, numbered
+
+log = logging.getLogger(__name__)
 
 EVALUATION_BATCH = 8192  # rows; nothing is learned from these batches, so their size is a matter of speed alone
 
@@ -92,6 +97,7 @@ class TabularData(lightning.LightningDataModule):
     id: columns that are no features and that predictions carry.
     weight: a column that is no feature: how often each row counts in the loss and in measures. What the schema says
     (means, kinds, counts of classes) and the split count each row once.
+    look: whether the table is looked at before it is learned from.
     batches_per_step: mini-batches of batch_size rows that the Trainer is handed as one.
     After `setup`: schema (fitted on the training rows, unless a finished run's is given), rows, labels and weights
     (float32, (rows,), or None) of the whole table, index (the row numbers of each part) and sha256 (of all these).
@@ -113,6 +119,7 @@ class TabularData(lightning.LightningDataModule):
         schema: Schema | None = None,
         batches_per_step: int = 1,
         weight: str | None = None,
+        look: bool = True,
     ) -> None:
         super().__init__()
         self.path, self.read, self.columns, self.id = path, read, columns, columns_of(id)
@@ -127,6 +134,8 @@ class TabularData(lightning.LightningDataModule):
         self.split = replace(split, num_folds=num_folds, fold=fold)
         self.drop_missing_target, self.seed, self.schema = drop_missing_target, seed, schema
         self.batch_size, self.batches_per_step = batch_size, batches_per_step
+        self.look = look
+        self.report: tuple[pl.DataFrame, list[Finding]] | None = None
         self.index: dict[str, Tensor] = {}
         self.weights: Tensor | None = None
 
@@ -136,18 +145,59 @@ class TabularData(lightning.LightningDataModule):
         with in_file(self.path):
             frame, rows = self.labelled()
             with numbered(rows):
-                parts = self.split.rows(frame, *classes_of(frame, self.target))
-                unused = [*self.id, *self.split.columns, *columns_of(self.weight)]
+                codes, names = classes_of(frame, self.target)
+                parts = self.split.rows(frame, codes, names)
+                unused = self.unused()
                 known(frame, unused)
-                self.schema = self.schema or Schema.fit(
-                    frame, self.target, parts["train"], self.columns, unused, self.formats
-                )
+                if not self.schema:
+                    unused |= self.numbered_rows(frame, unused)
+                    train = parts["train"]
+                    self.schema = Schema.fit(frame, self.target, train, self.columns, unused, self.formats)
+                    if self.look:
+                        self.report = self.looked_at(frame, codes, parts, unused)
                 self.labels, self.weights = self.schema.labels(frame), weights_of(frame, self.weight, parts)
                 num_rows, slices = len(frame), deque(frame.iter_slices(SLICE_ROWS))
                 del frame  # so that what was read together is freed once it is encoded
                 self.rows = self.schema.encoded(num_rows, (slices.popleft() for _ in range(len(slices))))
         self.index = {name: torch.from_numpy(rows) for name, rows in parts.items()}
         self.sha256 = self._sha256()
+
+    def unused(self) -> dict[str, str]:
+        """Columns that are no features, and what they are."""
+        found = dict.fromkeys(columns_of(self.split.columns), "split") | dict.fromkeys(
+            columns_of(self.weight), "weight"
+        )
+        return found | dict.fromkeys(self.id, "id")
+
+    def numbered_rows(self, frame: pl.DataFrame, unused: Collection[str]) -> dict[str, str]:
+        """Columns that only number the rows, as a spreadsheet's or a pandas index does; said."""
+        asked = {
+            *self.columns.numbers,
+            *self.columns.categories,
+            *columns_of(self.target),
+            *self.columns.ignore,
+            *unused,
+        }
+        rest = [name for name in frame.columns if name not in asked]
+        found = [name for name in rest if is_index(frame[name])]
+        if not found or len(found) == len(rest):
+            return {}
+        log.warning("left out, as it numbers the rows: %s (else say data.columns.numbers=%s)", ", ".join(found), found)
+        return dict.fromkeys(found, "left out: numbers the rows")
+
+    def looked_at(
+        self, frame: pl.DataFrame, labels: np.ndarray, parts: Mapping[str, np.ndarray], unused: Mapping[str, str]
+    ) -> tuple[pl.DataFrame, list[Finding]]:
+        """What became of the columns, and what is noticed of them; said."""
+        assert self.schema
+        not_features = {*unused, *columns_of(self.target), *self.columns.ignore}
+        columns = [name for name in frame.columns if name not in not_features]
+        findings = look(frame, self.schema, labels, parts, columns)
+        for finding in findings:
+            log.warning("%s", finding)
+        known_as = dict.fromkeys(self.columns.ignore, "left out: data.columns.ignore") | dict(unused)
+        known_as |= dict.fromkeys(columns_of(self.target), "target")
+        return overview(frame, self.schema, parts["train"], self.columns, known_as, findings), findings
 
     def labelled(self) -> tuple[pl.DataFrame, Sequence[int] | np.ndarray]:
         """The table's rows that have a target, and where they stood."""

@@ -33,6 +33,7 @@ class Checkpoints(Checkpoint):
         self.seconds, self.saved = 60 * minutes, 0.0  # the clock when last.ckpt was written
         self.best = math.nan  # of sign * monitored metric
         self.train_loss = math.nan  # of the last epoch
+        self.best_epoch = -1  # -1: before the run went on
         self.is_best = False  # whether last.ckpt is
         self.asked = 0  # the signal that asks to stop
         self.restored: dict[str, Any] = {}  # the checkpoint that the run goes on from
@@ -84,7 +85,9 @@ class Checkpoints(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         metrics = trainer.callback_metrics
         self.train_loss = metrics["train/loss"].item() if "train/loss" in metrics else math.nan
-        self.save(trainer, self.monitor in metrics and self.improved(metrics[self.monitor].item()))
+        best = self.monitor in metrics and self.improved(metrics[self.monitor].item())
+        self.best_epoch = trainer.current_epoch if best else self.best_epoch
+        self.save(trainer, best)
         self.stop_if(trainer.strategy.reduce_boolean_decision(bool(self.asked), all=False) and (self.asked or 15))
 
     def save(self, trainer: Trainer, improved: bool) -> None:

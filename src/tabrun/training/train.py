@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,9 @@ from tabrun.cli.errors import UserError, shown
 from tabrun.runs.build import Build, Config, set_up
 from tabrun.runs.checkpoint_file import write_checkpoint
 from tabrun.runs.csv_log import CsvLog
-from tabrun.runs.folder import write_json
+from tabrun.runs.folder import write_json, write_whole
 from tabrun.runs.run import Run, record
+from tabrun.tables.overview import shown as shown_columns
 from tabrun.tables.schema import Schema
 from tabrun.training.pace import set_threads
 from tabrun.training.trainer import in_chunks, trainer_of
@@ -46,6 +49,9 @@ def train(build: Build, config: Config, start: dict[str, Any] | None = None) -> 
     assert data.schema
     if start and start["record"]["data_sha256"] != data.sha256:
         raise UserError(f"resume={shown(folder)}: {data.path} has changed since: its rows have another hash")
+    if FIRST_PROCESS and not start:
+        say_table(data)
+        write_table(folder, data)
     classifier: Any = build.classifier(config, data.schema)
     check_scores(classifier, data)
     set_threads(config["speed"]["threads"], data.batch_size, classifier)
@@ -65,14 +71,42 @@ def train(build: Build, config: Config, start: dict[str, Any] | None = None) -> 
         (folder / "metrics.json").unlink(missing_ok=True)  # of fewer epochs
     try:
         with interrupts(folder):
+            began = time.monotonic()
             trainer.fit(classifier, data, ckpt_path=last if start else None, weights_only=True)
-            return finish(trainer, classifier, data, config, identity)
+            metrics = finish(trainer, classifier, data, config, identity)
+        if FIRST_PROCESS:
+            log.info("%s, %.1f s", how_it_ended(trainer), time.monotonic() - began)
+        return metrics
     except Exception as error:
         if (words := mendable(error, config)) is None:
             raise
         raise UserError(words) from error
     finally:
         end_others(trainer.strategy.launcher)
+
+
+def say_table(data: Any) -> None:
+    """What became of the columns, and how many rows of which class are in which part."""
+    if data.report:
+        log.info("%s", shown_columns(data.report[0]))
+    parts = []
+    for name, index in data.index.items():
+        labels = data.labels[index]
+        counts = labels.bincount(minlength=data.schema.num_classes) if labels.dim() == 1 else labels.sum(0)
+        each = ", ".join(
+            f"{label} {count:g}" for label, count in zip(data.schema.classes, counts.tolist(), strict=True)
+        )
+        parts.append(f"{name} {len(index)}" + (f" ({each})" if data.schema.num_classes <= 10 else ""))
+    log.info("rows: %s", "; ".join(parts))
+
+
+def write_table(folder: Path, data: Any) -> None:
+    """columns.csv and table.json, of a table that was looked at."""
+    if data.report:
+        columns, findings = data.report
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "columns.csv", columns.write_csv().encode())
+        write_json(folder / "table.json", {"findings": [asdict(finding) for finding in findings]})
 
 
 @torch.no_grad()
@@ -138,6 +172,14 @@ def finish(trainer: Any, classifier: Any, data: Any, config: Config, identity: d
         log_outcome(trainer.loggers, config, metrics, trainer.global_step)
         write_results(folder, identity | seen, metrics)
     return metrics
+
+
+def how_it_ended(trainer: Any) -> str:
+    """Which epoch was the best, and why there was no further one."""
+    stopped = any(stopping.stopped_epoch for stopping in trainer.early_stopping_callbacks)
+    why = "early stopping" if stopped else "trainer.max_epochs"
+    best = getattr(trainer.checkpoint_callback, "best_epoch", None)
+    return f"best epoch {best} of 0 to {trainer.current_epoch - 1}, which {why} ended"
 
 
 def write_results(folder: Path, record: dict[str, Any], metrics: dict[str, float]) -> None:

@@ -1,0 +1,165 @@
+"""Look: what a person would notice of a table before training on it, with the key to act by; nothing is refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from tabrun.tables.columns import Category, Number
+from tabrun.tables.schema import Schema
+
+SAMPLE, TREE_ROWS = 10_000, 2_000  # training rows that are looked at
+MOST_ROWS, MOST_COLUMNS = 200_000, 300  # above which equal rows, and equal columns, are not looked for
+SENTINEL = re.compile(r"-?9{2,}(\.0)?|-1(\.0)?|-?9{2,}8(\.0)?")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """column: its name, or "" of the whole table. what: in words, with the key to act by. number: what was measured."""
+
+    column: str
+    what: str
+    number: float
+
+    def __str__(self) -> str:
+        return f"{f'column {self.column}: ' if self.column else ''}{self.what}"
+
+
+def is_index(column: pl.Series) -> bool:
+    """Whether a column numbers the rows: one whole number after the other, or unnamed, as pandas writes its index."""
+    if column.name in ("", "Unnamed: 0"):
+        return True
+    whole = column.dtype.is_integer() and len(column) > 20 and not column.null_count()
+    return bool(whole and column[-1] - column[0] == len(column) - 1 and (column.diff().drop_nulls() == 1).all())
+
+
+def spread(rows: np.ndarray, most: int) -> np.ndarray:
+    """So many of the row numbers, evenly apart."""
+    return rows[:: max(1, -(-len(rows) // most))]
+
+
+def look(
+    frame: pl.DataFrame, schema: Schema, labels: np.ndarray, parts: Mapping[str, np.ndarray], columns: Sequence[str]
+) -> list[Finding]:
+    """What the training rows of these columns show, worst first. labels: class indices of all rows, (rows,)."""
+    train = frame.select(columns).select(pl.all().gather(spread(parts["train"], SAMPLE)))
+    features = {feature.name: feature for feature in schema.features}
+    found = [*giveaways(frame, features, labels, parts), *equal_rows(frame.select([*features]), labels, parts)]
+    found += same_columns(train.select([*features]))
+    for name in columns:
+        found += of_column(train[name], features.get(name))
+    counts = np.array(schema.class_counts, float)
+    if counts.min() > 0 and counts.max() > 20 * counts.min():
+        rarest = schema.classes[int(counts.argmin())]
+        share = float(counts.min() / counts.sum())
+        what = (
+            f"class {rarest} has {share:.1%} of the training rows, so accuracy says little: look at average_precision"
+        )
+        found.append(Finding("", what, share))
+    return found
+
+
+def giveaways(
+    frame: pl.DataFrame, features: Mapping[str, Number | Category], labels: np.ndarray, parts: Mapping[str, np.ndarray]
+) -> Iterator[Finding]:
+    """A column that alone tells nearly all validation rows' classes, ten times as well as most columns do."""
+    rows, val = spread(parts["train"], TREE_ROWS), spread(parts["val"], TREE_ROWS)
+    majority = np.bincount(labels[rows]).argmax()
+    errors = {}
+    for name in list(features)[:MOST_COLUMNS]:
+        one, other = (features[name].read(frame[name].gather(own)) for own in (rows, val))
+        errors[name] = error_alone(one, labels[rows], other, labels[val], isinstance(features[name], Category))
+    usual = np.median([*errors.values(), float((labels[val] != majority).mean())]) if errors else 0.0
+    for name, error in errors.items():
+        if error <= 0.02 and error <= usual / 10:
+            what = (
+                f"alone it tells the class of {1 - error:.1%} of the validation rows: is it the target in other words, "
+            )
+            yield Finding(name, f"{what}or known only later? data.columns.ignore=[{name}] leaves it out", 1 - error)
+
+
+def error_alone(one: np.ndarray, own: np.ndarray, other: np.ndarray, truth: np.ndarray, category: bool) -> float:
+    """The share of rows whose class a column alone does not tell: by its most frequent class, or a shallow tree."""
+    if category:
+        counts = np.zeros((int(max(one.max(), other.max())) + 1, own.max() + 1))
+        np.add.at(counts, (one, own), 1)
+        counts[counts.sum(1) == 0] = np.bincount(own, minlength=counts.shape[1])  # values that training lacks
+        return float((counts.argmax(1)[other] != truth).mean())
+    from sklearn.tree import DecisionTreeClassifier
+
+    tree = DecisionTreeClassifier(max_depth=3, random_state=0).fit(one[:, None], own)
+    return float((tree.predict(other[:, None]) != truth).mean())
+
+
+def equal_rows(frame: pl.DataFrame, labels: np.ndarray, parts: Mapping[str, np.ndarray]) -> Iterator[Finding]:
+    """Rows that stand in more than one part, and equal rows of different classes."""
+    if not frame.width or len(frame) > MOST_ROWS:
+        return
+    hashes = frame.hash_rows().to_numpy()
+    train = set(hashes[parts["train"]].tolist())
+    for part in ("val", "test"):
+        share = np.mean([one in train for one in hashes[parts[part]].tolist()])
+        if share > 0.01:
+            what = f"{share:.1%} of the {part} rows stand among the training rows too: measured there, it is too good"
+            yield Finding("", f"{what}: data.split.group=COLUMN keeps rows together", float(share))
+    rows = pl.DataFrame({"row": hashes[parts["train"]], "class": labels[parts["train"]]})
+    most = rows.group_by("row", "class").len().group_by("row").agg(pl.col("len").max())["len"].sum()
+    if (least := 1 - most / len(rows)) > 0.01:
+        what = f"equal rows have different classes: no model is wrong on less than {least:.1%} of the training rows"
+        yield Finding("", what, float(least))
+
+
+def same_columns(train: pl.DataFrame) -> Iterator[Finding]:
+    """Pairs of columns that hold the same, whatever it is called in each."""
+    seen: dict[bytes, str] = {}
+    for name in train.columns[:MOST_COLUMNS]:
+        column = train[name]
+        code = column.rank("dense").fill_null(0).to_numpy() if column.dtype.is_numeric() else first_seen(column)
+        key = code.astype(np.int64).tobytes()
+        if key in seen and len(np.unique(code)) > 1:
+            what = f"it holds the same as column {seen[key]}: data.columns.ignore=[{name}] leaves it out"
+            yield Finding(name, what, 1.0)
+        seen.setdefault(key, name)
+
+
+def first_seen(column: pl.Series) -> np.ndarray:
+    """Each value's number, in the order in which they come."""
+    text = column.cast(pl.String).fill_null("")
+    order = {value: i for i, value in enumerate(text.unique(maintain_order=True))}
+    return text.replace_strict(order, return_dtype=pl.Int64).to_numpy()
+
+
+def of_column(column: pl.Series, feature: Number | Category | None) -> Iterator[Finding]:
+    """What one column shows by itself."""
+    name, size = column.name, len(column)
+    missing = column.null_count() / size
+    if missing > 0.95:
+        what = f"{missing:.1%} of its values are missing: data.columns.ignore=[{name}] leaves it out"
+        yield Finding(name, what, missing)
+        return
+    if feature is None:
+        return
+    values = column.drop_nulls()
+    top, count = next(values.value_counts(sort=True).iter_rows())
+    if count > 0.99 * len(values):
+        yield Finding(name, f"{count / len(values):.2%} of its values are {top}", count / len(values))
+        return
+    if not isinstance(feature, Number) or not column.dtype.is_numeric():
+        return
+    if column.dtype.is_integer() and values.n_unique() == len(values) > 50:
+        yield Finding(name, f"another whole number in every row: an id? data.id={name} carries it along", 1.0)
+    ends: Any = (values.min(), values.max())
+    for value in ends:
+        rest = values.filter(values != value)
+        if not len(rest) or not SENTINEL.fullmatch(str(value)):
+            continue
+        low, high = float(rest.min()), float(rest.max())  # type: ignore[arg-type]
+        often, gap = 1 - len(rest) / len(values), max(low - value, value - high)
+        if often > 0.005 and gap > (0 if value == -1 else high - low):
+            what = f"{often:.1%} of its values are {value}, far from the others: data.read.null_values=['{value}'] has"
+            yield Finding(name, f"{what} them missing", often)

@@ -1,0 +1,68 @@
+"""Overview: what became of a table's columns, as one table for the terminal and for columns.csv."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import polars as pl
+
+from tabrun.tables.columns import Category, Columns, Number, features
+from tabrun.tables.look import SAMPLE, Finding, spread
+from tabrun.tables.schema import Schema
+from tabrun.tables.values import aligned
+
+MOST_SHOWN = 20  # columns on the terminal
+
+
+def overview(
+    frame: pl.DataFrame, schema: Schema, rows: np.ndarray, columns: Columns, unused: Mapping[str, str],
+    findings: Sequence[Finding],
+) -> pl.DataFrame:  # fmt: skip
+    """A row for each column: kind, distinct values, missing, values, noticed; of up to 10,000 training rows.
+
+    unused: columns that are no features, and what they are.
+    """
+    made = {feature.name: feature for feature in reversed(schema.features)}
+    sample, formats, found = frame.select(pl.all().gather(spread(rows, SAMPLE))), dict(schema.formats), []
+    for column in sample:
+        feature, notes = made.get(column.name), [one.what for one in findings if one.column == column.name]
+        notes += [f"read as {formats[column.name]}"] if column.name in formats else []
+        kind = unused.get(column.name) or kind_of(feature, column, columns)
+        found.append([column.name, kind, column.n_unique(), column.null_count(), values_of(column), "; ".join(notes)])
+    names = ["column", "kind", "distinct", "missing", "values", "noticed"]
+    return pl.DataFrame(found, schema=names, orient="row", infer_schema_length=None)
+
+
+def kind_of(feature: Number | Category | None, column: pl.Series, columns: Columns) -> str:
+    if isinstance(feature, Number):
+        return {"Date": "date", "Datetime": "date", "Boolean": "true or false"}.get(feature.kind, "number")
+    if isinstance(feature, Category):
+        return "category, embedded" if feature.embedded else "category, one-hot"
+    why = features(column, columns)
+    return f"left out: {why}" if isinstance(why, str) else "left out"
+
+
+def values_of(column: pl.Series) -> str:
+    """The range of numbers and dates, the most frequent of other values."""
+    values = column.drop_nulls()
+    if not len(values):
+        return ""
+    least, most = values.min(), values.max()
+    if column.dtype.is_temporal():
+        return f"{least!s} to {most!s}"
+    if column.dtype.is_numeric():
+        return f"{float(least):g} to {float(most):g}"  # type: ignore[arg-type]
+    counts = values.value_counts(sort=True).head(3).iter_rows()
+    return ", ".join(f"{str(value)[:20]} {count / len(column):.0%}" for value, count in counts)
+
+
+def shown(table: pl.DataFrame) -> str:
+    """For a terminal: how many columns there are of each kind, and of a wide table those that were noticed alone."""
+    kinds = Counter(kind.split(":")[0] for kind in table["kind"])
+    counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    plain = pl.col("noticed").str.contains("^(read as [^;]*)?$")
+    few = table if len(table) <= MOST_SHOWN else table.filter(~plain).head(MOST_SHOWN)
+    text = aligned([few.columns[:-1], *few.drop("noticed").rows()]) if len(few) else ""
+    return f"{len(table)} columns: {counts}" + (f"\n{text}" if text else "")
