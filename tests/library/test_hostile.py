@@ -134,7 +134,7 @@ def test_nor_by_a_run_that_goes_on_or_is_repeated(forged: Callable[..., Path], t
             (run / "checkpoints" / f"{name}.ckpt").unlink(missing_ok=True)
         (run / ".hydra" / "config.yaml").write_text(json.dumps(open_run(run).config))
     with pytest.raises(ValueError, match="would call"):
-        open_run(run).trusted(*open_run(run).config)  # as rerun= asks
+        open_run(run).trusted()  # as rerun= asks
 
 
 def test_what_may_be_called() -> None:
@@ -152,7 +152,7 @@ def test_what_may_be_called() -> None:
         "os.system",
         "builtins.eval",
         "tabrun.tables.sources.Path",
-        "tabrun.runs.folder.release",
+        "tabrun.runs.folder.clear",
         "tabrun.cli.check.Guard",
     }
     wrong |= {*STRANGERS} - shipped()
@@ -201,7 +201,7 @@ def test_nothing_is_imported_to_find_out(forged: Callable[..., Path], tmp_path: 
         with pytest.raises(UserError, match=r"is no nn\.Module"):
             load(run)
         with pytest.raises(UserError, match="would call"):
-            open_run(run).trusted(*open_run(run).config)
+            open_run(run).trusted()
     assert not (tmp_path / "pwned").exists()
 
 
@@ -209,7 +209,7 @@ def test_what_plays_a_role_stands_in_its_place(forged: Callable[..., Path]) -> N
     for key, target in (("metrics/f1", "torch.nn.Tanh"), ("optimizer", "lightning.pytorch.callbacks.Timer")):
         run = forged(at(f"config/{key}/_target_", target))
         with pytest.raises(UserError, match=f"would call '{target}' as {key.replace('/', '.')}"):
-            open_run(run).trusted("data")
+            open_run(run).trusted()
 
 
 @pytest.mark.parametrize("name", ["Linear", "Bilinear"])
@@ -270,7 +270,7 @@ def test_checkpoints_of_other_content(name: str, forged: Callable[..., Path]) ->
 def test_nothing_in_a_checkpoint_is_interpolated_where_it_is_not_used(forged: Callable[..., Path]) -> None:
     run = forged(lambda content: content["config"]["loss"].update(label_smoothing="${oc.env:HOME}"))
     with pytest.raises(ValueError, match=r"holds .* to be interpolated"):
-        open_run(run).trusted("data")
+        open_run(run).trusted()
 
 
 def test_a_checkpoint_of_another_format_is_told(forged: Callable[..., Path]) -> None:

@@ -1,7 +1,5 @@
 """Application: the command that trains what a template's `build` makes of its config, once or as a sweep."""
 
-from __future__ import annotations
-
 import ctypes
 import logging
 import os
@@ -20,7 +18,7 @@ from tabrun.cli.check import FIRST_PROCESS, Guard, check_values, in_sweep
 from tabrun.cli.errors import at_home, errors_that_end, one_line_errors, shown
 from tabrun.cli.keys import composing
 from tabrun.runs.build import Build, conf, resolved
-from tabrun.runs.folder import clear, lock, read_metrics, release, unlock
+from tabrun.runs.folder import STARTED, clear, lock, read_metrics, unlock
 from tabrun.runs.resume import compared, continued, goes_on, said
 
 log = logging.getLogger(__name__)
@@ -38,9 +36,9 @@ def application(build: Build) -> Callable[[], None]:
         with errors_that_end():
             try:
                 return run_job(build, cfg)
-            except BaseException:
-                if FIRST_PROCESS and cfg.resume is None:
-                    release(Path(cfg.folder))
+            except Exception:
+                if FIRST_PROCESS and not Path(cfg.folder, "checkpoints").exists():
+                    Path(cfg.folder, STARTED).unlink(missing_ok=True)  # or resume=latest would take it for a cut one
                 if not FIRST_PROCESS:
                     time.sleep(10)  # what fails in all is said by the first, which then ends the others
                 raise
@@ -116,7 +114,7 @@ def config_of(build: Build, cfg: DictConfig, settings: Any) -> tuple[dict[str, A
     start = None
     if cfg.rerun:
         run = Run.open(cfg.rerun, build, trust=cfg.trust)
-        own = recorded(run.trusted(*run.config), config["folder"], cfg.trust)
+        own = recorded(run.trusted(), config["folder"], cfg.trust)
         return own | {"test": own["test"] and cfg.test}, None
     if cfg.resume:
         config, start = continued(build, config, said(settings.overrides.task) - {"resume", "trust"}, cfg.trust)

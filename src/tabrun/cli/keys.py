@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
 from tabrun.cli.errors import UserError
@@ -45,7 +45,7 @@ def explain(error: Exception, build: Build) -> str:
     if isinstance(error, OverrideParseException):
         reason = error.message.splitlines()[0]
         return f"cannot read {error.override!r} ({reason}): say KEY=VALUE, with odd text quoted: \"KEY='VALUE'\""
-    if isinstance(error, HydraException):
+    if isinstance(error, HydraException | ConfigKeyError | ConfigAttributeError):
         GlobalHydra.instance().clear()  # to compose once more
         groups = {path.name: sorted(file.stem for file in path.glob("*.yaml")) for path in conf(build).iterdir()}
         words = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]

@@ -1,7 +1,5 @@
 """Roles: what a name in a config may stand for, by the part that it plays; `resolve` finds it."""
 
-from __future__ import annotations
-
 import importlib
 from dataclasses import dataclass
 from inspect import isclass, isfunction

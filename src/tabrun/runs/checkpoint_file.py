@@ -1,7 +1,5 @@
 """Checkpoint: one of our files of weights, whoever sent it, looked at before anything in it is used."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """CSV log: metrics.csv, a row for each step that something is logged at; what was written before stays whole."""
 
-from __future__ import annotations
-
 import csv
 import io
 import os

@@ -14,32 +14,30 @@ from tabrun.tables.plain import fits
 
 MOST_JSON = 2**24  # bytes of a file of ours
 LOCK, STARTED = ".lock", ".hydra/overrides.yaml"  # the last that Hydra writes before a run
+UNTRAINED = (".hydra", "log", "tensorboard", "train.log", "multirun.yaml", "sweep.json", "optuna.db")
 
-made: dict[Path, list[Path]] = {}  # by folder that this process has claimed: it and those above that it made
 held: dict[Path, Any] = {}  # by folder that this process writes in: its lock, which ends with it, however it ends
 
 
 def claim(folder: Path) -> None:
-    """Makes `folder` and locks it; UserError when anything is in it, or another process has it."""
-    if folder.is_file():
-        raise UserError(f"folder={folder} is a file: name a new folder")
-    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    """Makes `folder` and locks it; UserError when anything is in it, or another process has it.
+
+    What a command of ours has left that was killed, or was a mistake, before anything was trained is taken away.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"folder={folder} cannot be made: {error.strerror}") from None
+        raise UserError(f"folder={folder} cannot be made: {error.strerror}: name a new folder") from None
     check_empty(folder)
     lock(folder)
     check_empty(folder)  # as another process may have come and gone
-    made[folder.resolve()] = new
+    remove(folder, *UNTRAINED)
 
 
 def check_empty(folder: Path) -> None:
-    finished = "a finished run" if (folder / "metrics.json").exists() else "files"
-    names = {path.name for path in folder.iterdir()}
-    if LOCK in names and not (folder / STARTED).exists():  # what one leaves that was killed before it began
-        names = {name for name in names - {LOCK, "train.log", ".hydra"} if not name.endswith(".part")}
-    if names:
+    names = {path.name for path in folder.iterdir() if path.suffix != ".part"}
+    if names.difference(UNTRAINED, [LOCK]) or (names and LOCK not in names):
+        finished = "a finished run" if "metrics.json" in names else "files"
         raise UserError(f"folder={folder} holds {finished} already: name a new folder, or remove this one first")
 
 
@@ -80,19 +78,6 @@ def check_around(folder: Path, below: bool = False) -> None:
         if (path / LOCK).exists() and path.resolve() not in held:
             lock(path)
             unlock(path)
-
-
-def release(folder: Path) -> None:
-    """Takes back what this process has claimed, when nothing has been trained."""
-    claimed = made.pop(folder.resolve(), None)
-    if claimed is None or (folder / "checkpoints").exists() or any(folder.glob("[0-9]*")):
-        return
-    remove(folder, ".hydra", "log", "tensorboard", "train.log", "multirun.yaml", "sweep.json", "optuna.db")
-    unlock(folder)
-    remove(folder, LOCK)
-    for path in claimed:
-        if path.exists() and not any(path.iterdir()):
-            path.rmdir()
 
 
 def clear(folder: Path) -> None:

@@ -1,7 +1,5 @@
 """Predictor: what `load` gives: a net with its schema, for tensors, arrays and frames."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -109,7 +109,7 @@ def continued(build: Build, config: Config, keys: Iterable[str], trust: bool) ->
     start = last_content(folder)
     if start:
         run = Run.of(start, folder / "checkpoints" / "last.ckpt", build, trust)
-        own = recorded(run.trusted(*run.config), folder, trust)
+        own = recorded(run.trusted(), folder, trust)
     else:
         own = recorded(started(build, folder, trust), folder, trust)
     for key in keys:

@@ -77,18 +77,12 @@ class Run:
         except (RuntimeError, TypeError, KeyError, OverflowError) as error:
             raise UserError(f"{self.path}: its weights do not fit its config: {str(error).splitlines()[-1]}") from None
 
-    def trusted(self, *keys: str) -> Config:
-        """The config; UserError when something at these keys may not be called."""
-        from tabrun.runs.trust import (  # only here, as they read conf/ with OmegaConf
-            check_plain,
-            check_recorded,
-            check_targets,
-        )
+    def trusted(self) -> Config:
+        """The config; UserError when something in it may not be called."""
+        from tabrun.runs.trust import check_config  # here, as it reads conf/ with OmegaConf
 
         if not self.trust:
-            check_plain(self.config, self.path)
-            check_targets([self.config[key] for key in keys], self.path, self.build)
-            check_recorded(self.config, self.path, self.build)
+            check_config(self.config, self.path, self.build)
         self.classifier()  # made before anything is written
         return self.config
 
@@ -98,7 +92,7 @@ class Run:
 
     def measure(self, data: TabularData, part: str) -> dict[str, float]:
         """The run's loss and metrics on its val or test rows."""
-        classifier, measures = self.classifier(), self.build.measures(self.trusted("metrics"), self.schema)
+        classifier, measures = self.classifier(), self.build.measures(self.trusted(), self.schema)
         for rows, labels, *weights in data.batches(part):
             measures.update(classifier(rows), labels, *weights)
         return {name: value.item() for name, value in measures.compute(part).items()}
@@ -126,7 +120,7 @@ class Run:
 
     def data(self) -> TabularData:
         """The run's own table and split; UserError when its rows are not the ones that the run saw."""
-        table = set_up(self.build, self.trusted("data"), self.schema)
+        table = set_up(self.build, self.trusted(), self.schema)
         if table.sha256 != self.record["data_sha256"]:
             raise UserError(f"{table.path} has changed since {self.path} was written: its rows have another hash")
         return table

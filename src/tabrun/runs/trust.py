@@ -1,7 +1,5 @@
 """Trust: what a config that comes out of a checkpoint may have called; whoever wrote the file chose the names in it."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import re
@@ -31,46 +29,32 @@ PLACE = re.compile(r"dir|folder|path|root|uri|url")  # keys that say where somet
 LEADS_OUT = re.compile(r"^~|\.\.|:/|::|\$")
 
 
+def check_config(config: Config, path: object, build: Build) -> None:
+    """Raises UserError for what the command line would not take, or would have something called that is not ours."""
+    check_targets(config, path, build)
+    check_recorded(config, path, build)
+
+
 def check_targets(node: Any, path: object, build: Build) -> None:
-    """Raises ValueError where `node` holds a `_target_` that is none of ours, or an interpolation that could be one.
+    """Raises UserError where `node` holds a `_target_` that is none of ours, or an interpolation that could be one.
 
     Ours are what conf/ names, the other classes of the libraries' modules that it names, our tables, and what plays a
     role; `check_recorded` says where.
     """
-    check_plain(node, path)
-    for _, target in called(node):
-        if not is_ours(target, build):
-            raise UserError(
-                f"{path} would call {str(target)[:80]!r}, which conf/ does not name: if you trust whoever "
-                "wrote it, say --trust (with train: trust=true)"
-            )
+    trust = "if you trust whoever wrote it, say --trust (with train: trust=true)"
+    for _, part in parts(node):
+        if isinstance(part, str) and "${" in part:  # such as ${oc.create:...}, which makes a config of it
+            raise UserError(f"{path} holds {part[:80]!r}, to be interpolated: {trust}")
+        if isinstance(part, dict) and "_target_" in part and not is_ours(part["_target_"], build):
+            raise UserError(f"{path} would call {str(part['_target_'])[:80]!r}, which conf/ does not name: {trust}")
 
 
-def check_plain(node: Any, path: object) -> None:
-    """Raises UserError for a text that would be interpolated, such as ${oc.create:...}, which makes a config of it."""
-    for part in parts(node):
-        if isinstance(part, str) and "${" in part:
-            raise UserError(
-                f"{path} holds {part[:80]!r}, to be interpolated: if you trust whoever wrote it, say --trust"
-            )
-
-
-def parts(node: Any) -> Iterator[Any]:
-    """The node itself and, where it is a list or a group of keys, everything within."""
-    yield node
-    if isinstance(node, dict | list | tuple):
-        for part in node.values() if isinstance(node, dict) else node:
-            yield from parts(part)
-
-
-def called(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """The dotted key of each node that names something to call, and the name."""
-    if isinstance(node, dict) and "_target_" in node:
-        yield key, node["_target_"]
-    for name, part in (
-        node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list | tuple) else ()
-    ):
-        yield from called(part, f"{key}.{name}" if key else str(name))
+def parts(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """The node itself and, where it is a list or a group of keys, everything within, each with its dotted key."""
+    yield key, node
+    inner: Any = enumerate(node) if isinstance(node, list | tuple) else ()
+    for name, part in node.items() if isinstance(node, dict) else inner:
+        yield from parts(part, f"{key}.{name}" if key else str(name))
 
 
 def check_recorded(config: dict[str, Any], path: object, build: Build) -> None:
@@ -90,9 +74,9 @@ def check_recorded(config: dict[str, Any], path: object, build: Build) -> None:
             check_values(OmegaConf.create(config | {"init_from": None, "rerun": None}), choices, build)
         except (UserError, OmegaConfBaseException, RecursionError) as error:
             raise UserError(f"{path}: {error}") from None
-    for key, target in called(config):
-        if is_ours(target, build) and not in_place(target, key, build):
-            raise UserError(f"{path} would call {target[:80]!r} as {key}, which it is not: take it from a copy")
+    for key, node in parts(config):
+        if isinstance(node, dict) and "_target_" in node and not in_place(node["_target_"], key, build):
+            raise UserError(f"{path} would call {node['_target_'][:80]!r} as {key}, which it is not")
 
 
 def is_ours(target: Any, build: Build) -> bool:
@@ -154,12 +138,11 @@ def started(build: Build, folder: Path, trust: bool) -> Config:
     if not trust:
         values: Any = OmegaConf.to_container(cfg)
         fixed = {key for key, value in leaves(values) if not isinstance(value, dict | list) and "${" not in str(value)}
-        for text in (part for part in parts(values) if isinstance(part, str)):
+        for text in (part for _, part in parts(values) if isinstance(part, str)):
             keys = REFERENCE.findall(text)
             if text.count("${") > len(keys) or not fixed.issuperset(keys):
                 raise UserError(f"{file} holds {text[:80]!r}, to be interpolated: if you trust it, say trust=true")
-        check_targets(OmegaConf.to_container(cfg, resolve=True), file, build)
-    check_recorded(OmegaConf.to_container(cfg, resolve=True), file, build)  # type: ignore[arg-type]
+        check_config(OmegaConf.to_container(cfg, resolve=True), file, build)  # type: ignore[arg-type]
     return resolved(build, cfg, folder, cfg.test)
 
 
@@ -176,12 +159,12 @@ def recorded(config: Config, folder: Path | str, trust: bool) -> Config:
         return f"{folder}{node[len(old) :]}" if inside else node
 
     made = moved(config)
-    for key, value in leaves({key: node for key, node in made.items() if key not in DEFAULTS}):
-        for text in (part for part in parts(value) if isinstance(part, str) and not trust):
-            inside = Path(text).is_relative_to(Path(folder).absolute())
-            outside = Path(text).is_absolute() or PLACE.search(key.rpartition(".")[2])
-            if LEADS_OUT.search(text) or (outside and not inside):
-                raise UserError(
-                    f"{shown(old)} would write to {key}={text[:80]}, not into its folder: to trust it, say trust=true"
-                )
+    for key, text in parts({key: node for key, node in made.items() if key not in DEFAULTS}):
+        if trust or not isinstance(text, str):
+            continue
+        inside = Path(text).is_relative_to(Path(folder).absolute())
+        outside = Path(text).is_absolute() or PLACE.search(key.rstrip(".0123456789").rpartition(".")[2])
+        if LEADS_OUT.search(text) or (outside and not inside):
+            where = f"{key}={text[:80]}, not into its folder"
+            raise UserError(f"{shown(old)} would write to {where}: to trust it, say trust=true")
     return made

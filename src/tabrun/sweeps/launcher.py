@@ -3,8 +3,6 @@
 Imported whenever Hydra starts, so nothing heavy is imported up here.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import io
@@ -24,20 +22,17 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from tabrun.cli.check import check_values
 from tabrun.cli.errors import UserError, explained
-from tabrun.runs.folder import clear, lock, read_metrics, release, unlock, write_whole
+from tabrun.runs.folder import clear, lock, read_metrics, unlock, write_whole
 
 log = logging.getLogger(__name__)
 
 
 class Launcher(HydraLauncher):
-    """Writes for every job the folder that a run of its own would have; jobs that have one already are skipped.
-
-    Jobs of an application that was not made by `tabrun.application` run one after the other.
-    """
+    """Writes for every job the folder that a run of its own would have; jobs that have one already are skipped."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
-        self.build = getattr(task_function, "build", None)
+        self.build: Any = task_function.build  # type: ignore[attr-defined]
         self.composed: dict[tuple[str, ...], DictConfig] = {}
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
@@ -45,13 +40,7 @@ class Launcher(HydraLauncher):
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         folder = Path(str(self.config.hydra.sweep.dir))
         jobs = {initial_job_idx + i: list(overrides) for i, overrides in enumerate(job_overrides)}
-        try:
-            composed = {number: self.compose(number, overrides) for number, overrides in jobs.items()}
-        except BaseException:
-            release(folder)
-            raise
-        if self.build is None:
-            return [self.run(self.task_function, cfg, folder / str(number)) for number, cfg in composed.items()]
+        composed = {number: self.compose(number, overrides) for number, overrides in jobs.items()}
         configs = {number: self.resolved(cfg, folder / str(number)) for number, cfg in composed.items()}
         finished = {number for number in jobs if (folder / str(number) / "metrics.json").exists()}
         returns = {number: self.finished(composed[number], folder / str(number)) for number in finished}
@@ -63,7 +52,6 @@ class Launcher(HydraLauncher):
         """Trains what has not finished, and fills `returns`."""
         from tabrun.stack.plan import planned
 
-        assert self.build is not None
         plan = planned(self.build, configs)
         plan.alone = {number: why for number, why in plan.alone.items() if number not in finished}
         plan.parts = [part for part in plan.parts if not finished.issuperset(part[0])]  # one that was cut trains whole
@@ -96,11 +84,10 @@ class Launcher(HydraLauncher):
             cfg.hydra.overrides.task = task
             cfg.hydra.job.override_dirname = naming.item_sep.join(named).replace("=", naming.kv_sep)
             cfg.hydra.job.id = cfg.hydra.job.num = number
-        if self.build is not None:
-            try:
-                check_values(cfg, cfg.hydra.runtime.choices, self.build)
-            except UserError as error:  # before any job has started
-                raise UserError(f"job {number} ({' '.join(filter_overrides(overrides))}): {error}") from None
+        try:
+            check_values(cfg, cfg.hydra.runtime.choices, self.build)
+        except UserError as error:  # before any job has started
+            raise UserError(f"job {number} ({' '.join(filter_overrides(overrides))}): {error}") from None
         return cfg
 
     def sets_a_value(self, override: Override, others: Sequence[Override]) -> bool:
@@ -120,7 +107,6 @@ class Launcher(HydraLauncher):
     def resolved(self, cfg: DictConfig, folder: Path) -> dict[str, Any]:
         from tabrun.runs.build import resolved
 
-        assert self.build is not None
         task = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
         return resolved(self.build, task, folder.absolute(), test=False)
 
@@ -130,7 +116,7 @@ class Launcher(HydraLauncher):
         except KeyboardInterrupt as stop:
             said = "what has finished is kept, and the same command with its folder= goes on"
             raise KeyboardInterrupt(said, *stop.args[1:]) from None
-        if self.build is not None and isinstance(error := outcome(done), Exception):
+        if isinstance(error := outcome(done), Exception):
             note_error(folder, error)
         return done
 

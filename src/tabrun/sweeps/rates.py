@@ -3,8 +3,6 @@
 Imported whenever Hydra starts, so nothing heavy is imported up here.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Mapping, Sequence

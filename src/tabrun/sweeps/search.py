@@ -3,19 +3,15 @@
 Imported whenever Hydra starts, so nothing heavy is imported up here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from tabrun.cli.errors import UserError, value_of
-from tabrun.runs.folder import release
 from tabrun.sweeps.grid import Grid
 
 
@@ -38,17 +34,11 @@ class Search(Grid):
         self.sampler, self.storage, self.name = sampler, storage, study
 
     def sweep(self, arguments: list[str]) -> Any:
-        folder = Path(str(self.config.hydra.sweep.dir))
-        try:
-            return self.search(folder, self.overrides(arguments))
-        except BaseException:
-            release(folder)  # unless there was a trial
-            raise
-
-    def search(self, folder: Path, overrides: Mapping[str, Override]) -> list[Sequence[JobReturn]]:
-        most: Any = self.max_batch_size
-        if not isinstance(most, int) or most < 1:
-            raise UserError(f"hydra.sweeper.max_batch_size={most} is not a whole number of at least 1")
+        folder, overrides = Path(str(self.config.hydra.sweep.dir)), self.overrides(arguments)
+        most, trials = self.max_batch_size, self.config.sweep.trials
+        for key, number in (("hydra.sweeper.max_batch_size", most), ("sweep.trials", trials)):
+            if not isinstance(number, int) or number < 1:
+                raise UserError(f"{key}={number} is out of range: it is a whole number of at least 1")
         try:
             from tabrun.sweeps.study import Study, distribution
         except ModuleNotFoundError:
@@ -65,11 +55,11 @@ class Search(Grid):
         study.settle(self.config.monitor)
         fixed = [str(o.input_line) for key, o in overrides.items() if key not in space]
         returns: list[Sequence[JobReturn]] = []
-        while (left := self.config.sweep.trials - (ended := study.num_ended())) > 0:
-            trials = study.ask(space, min(left, most), self.sampler_after(ended))
-            jobs = [[*fixed, *words(trial.params)] for trial in trials.values()]
-            returns.append(self.launcher.launch(jobs, initial_job_idx=min(trials)))
-            for trial, done in zip(trials.values(), returns[-1], strict=True):
+        while (left := trials - (ended := study.num_ended())) > 0:
+            asked = study.ask(space, min(left, most), self.sampler_after(ended))
+            jobs = [[*fixed, *words(trial.params)] for trial in asked.values()]
+            returns.append(self.launcher.launch(jobs, initial_job_idx=min(asked)))
+            for trial, done in zip(asked.values(), returns[-1], strict=True):
                 study.tell(trial, done)
         found = study.ended_here()
         if not found:

@@ -1,7 +1,5 @@
 """Summary: what a sweep found, best first, on the terminal and in its folder; the best, as an experiment and tested."""
 
-from __future__ import annotations
-
 import json
 import logging
 import re

@@ -3,8 +3,6 @@
 Where nothing listens in between, the weights are the same to the last bit.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterator
 from typing import Any

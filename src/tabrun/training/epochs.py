@@ -1,7 +1,5 @@
 """Epochs: what is done around any LightningModule's own steps: the mean training loss, schedulers, rows of the log."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 

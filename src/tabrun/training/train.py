@@ -1,7 +1,5 @@
 """Train: one run, from its config to its folder."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Iterable, Iterator
@@ -167,6 +165,5 @@ def interrupts(folder: Path | None = None) -> Iterator[None]:
     try:
         yield
     except SystemExit as stop:
-        kept = folder and (folder / "checkpoints" / "last.ckpt").exists()
-        said = f"go on with resume={shown(folder)}" if folder and kept else "nothing was kept" if folder else ""
+        said = f"go on with resume={shown(folder)}" if folder else ""
         raise KeyboardInterrupt(said, 130 if stop.code in (1, 130) else 143) from None

@@ -1,7 +1,5 @@
 """Trainer: what the library adds to the template's, and how many mini-batches it is handed at once."""
 
-from __future__ import annotations
-
 import logging
 import math
 import warnings
