@@ -85,10 +85,7 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any], build: Build) -> N
     """
     chosen = {group: name for group, name in choices.items() if name and "/" not in group}
     own = [f"{group}={name}" for group, name in chosen.items() if group not in ("experiment", "debug")]
-    types, sections = shipped(*own)
-    for key in sections:
-        if not OmegaConf.is_dict(cfg.get(key)):
-            raise UserError(f"{key} cannot be left out as a whole: set {key}.NAME=null for what is not wanted")
+    types = shipped(*own)
     check_keys(cfg, types)
     groups = {key.rpartition(".")[0] for key in types}
     for key, value in leaves(plain(cfg)):

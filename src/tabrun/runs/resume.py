@@ -28,13 +28,13 @@ log = logging.getLogger(__name__)
 def check_earlier(config: DictConfig) -> None:
     """Raises UserError where `rerun` or `init_from` is not an earlier run."""
     for key in ("rerun", "init_from"):
-        if (path := config[key]) is None:
-            continue
-        if not Path(str(path)).exists():
-            raise UserError(f"{key}={path}: there is no checkpoint and no run's folder of this name")
-        if key == "rerun" and not (Path(str(path)) / "metrics.json").exists():
-            raise UserError(f"rerun={path} is no finished run: it has no metrics.json to compare with")
-        checkpoint_file(path)
+        if (path := config[key]) is not None:
+            try:
+                checkpoint_file(path)
+            except UserError as error:
+                raise UserError(f"{key}={path}: {error}") from None
+            if key == "rerun" and not Path(str(path), "metrics.json").exists():
+                raise UserError(f"rerun={path} is no finished run: it has no metrics.json to compare with")
 
 
 def absolute(config: DictConfig) -> None:
@@ -63,38 +63,33 @@ def check_beside(config: DictConfig, build: Build) -> None:
     """Raises UserError for what is said beside `rerun` or `resume` and would be taken from the run itself."""
     keys = said(config.hydra.overrides.task)
     more = (*build.MORE, "speed.threads", *build.BESIDE, "test", "trust")
-    beside: dict[str, tuple[str, ...]] = {"rerun": ("folder", "test", "trust"), "resume": more}
-    for verb, allowed in beside.items():
+    for verb, allowed in (("rerun", ("folder", "test", "trust")), ("resume", more)):
         if config[verb] is not None and (wrong := sorted(keys - {verb, *allowed})):
-            raise UserError(
-                f"{verb}={config[verb]} takes {wrong[0]} from the run itself: leave it out; beside {verb} there may be "
-                f"{', '.join(allowed)}"
-            )
-    if config.resume is not None and not keys & {*build.MORE} and (Path(str(config.resume)) / "metrics.json").exists():
-        raise UserError(
-            f"resume={config.resume} is finished: raise {' or '.join(build.MORE)}, or say rerun= to repeat it"
-        )
+            beside = f"leave it out; beside {verb} there may be {', '.join(allowed)}"
+            raise UserError(f"{verb}={config[verb]} takes {wrong[0]} from the run itself: {beside}")
+    if config.resume is not None and not keys & {*build.MORE} and Path(str(config.resume), "metrics.json").exists():
+        more_of = " or ".join(build.MORE)
+        raise UserError(f"resume={config.resume} is finished: raise {more_of}, or say rerun= to repeat it")
 
 
 def resumable(name: str) -> Path:
-    """The folder of the run to go on with, or for `latest` of the newest under outputs/ that was cut off."""
+    """The folder of the run to go on with, or for `latest` of the newest under outputs/ that was cut off.
+
+    That is one which has neither finished nor failed, and is no job of a sweep, which goes on with its sweep.
+    """
     folder = Path(name)
     if name == "latest":
-        marks = [file for file in Path("outputs").rglob(STARTED) if was_cut(file.parents[1])]
-        if not marks:
+        ends = ("metrics.json", "error.txt", "../sweep.json")
+        folders = {file.parents[1] for file in Path("outputs").rglob(STARTED)}
+        cut = [one for one in folders if not any((one / end).exists() for end in ends)]
+        if not cut:
             raise UserError("resume=latest: there is no unfinished run under outputs/: name its folder")
-        folder = max(marks, key=lambda file: file.stat().st_mtime).parents[1]
+        folder = max(cut, key=lambda one: (one / STARTED).stat().st_mtime)
     if not folder.is_dir():
         raise UserError(f"resume={name}: there is no run's folder of this name")
     if not any((folder / file).exists() for file in (STARTED, "checkpoints/last.ckpt")):
         raise UserError(f"resume={name} holds nothing to go on from: start the run again with folder={name}")
     return folder
-
-
-def was_cut(folder: Path) -> bool:
-    """Whether a run has neither finished nor failed here; a job of a sweep goes on with its sweep."""
-    ended = (folder / "metrics.json", folder / "error.txt", folder.parent / "sweep.json")
-    return not any(file.exists() for file in ended)
 
 
 def continued(build: Build, config: Config, keys: Iterable[str], trust: bool) -> tuple[Config, dict[str, Any] | None]:
@@ -107,11 +102,8 @@ def continued(build: Build, config: Config, keys: Iterable[str], trust: bool) ->
 
     folder = Path(config["folder"])
     start = last_content(folder)
-    if start:
-        run = Run.of(start, folder / "checkpoints" / "last.ckpt", build, trust)
-        own = recorded(run.trusted(), folder, trust)
-    else:
-        own = recorded(started(build, folder, trust), folder, trust)
+    run = start and Run.of(start, folder / "checkpoints" / "last.ckpt", build, trust)
+    own = recorded(run.trusted() if run else started(build, folder, trust), folder, trust)
     for key in keys:
         path = key.split(".")
         there, here = own, config
@@ -120,7 +112,7 @@ def continued(build: Build, config: Config, keys: Iterable[str], trust: bool) ->
             if there is None or here is None:
                 raise UserError(f"{key}: {shown(folder)} was trained without it")
         there[path[-1]] = here[path[-1]]
-    if start:
+    if run:
         build.check_more(run.config, own, run.num_epochs)
     return own | {"resume": None}, start
 

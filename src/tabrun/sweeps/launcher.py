@@ -8,21 +8,21 @@ import copy
 import io
 import logging
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
-from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, run_job, setup_globals
+from hydra.core.utils import JobReturn, configure_log, filter_overrides, run_job, setup_globals
 from hydra.plugins.launcher import Launcher as HydraLauncher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from tabrun.cli.check import check_values
 from tabrun.cli.errors import UserError, explained
-from tabrun.runs.folder import clear, lock, read_metrics, unlock, write_whole
+from tabrun.runs.folder import clear, lock, unlock, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -38,34 +38,36 @@ class Launcher(HydraLauncher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        folder = Path(str(self.config.hydra.sweep.dir))
         jobs = {initial_job_idx + i: list(overrides) for i, overrides in enumerate(job_overrides)}
         composed = {number: self.compose(number, overrides) for number, overrides in jobs.items()}
-        configs = {number: self.resolved(cfg, folder / str(number)) for number, cfg in composed.items()}
-        finished = {number for number in jobs if (folder / str(number) / "metrics.json").exists()}
-        returns = {number: self.finished(composed[number], folder / str(number)) for number in finished}
-        if len(finished) < len(jobs):
-            self.train(configs, composed, finished, folder, returns)
+        try:
+            returns = self.train(composed, Path(str(self.config.hydra.sweep.dir)))
+        except KeyboardInterrupt as stop:
+            said = "what has finished is kept, and the same command with its folder= goes on"
+            raise KeyboardInterrupt(said, *stop.args[1:]) from None
         return [returns[number] for number in sorted(returns)]
 
-    def train(self, configs: Any, composed: Any, finished: set[int], folder: Path, returns: dict[int, Any]) -> None:
-        """Trains what has not finished, and fills `returns`."""
+    def train(self, composed: dict[int, DictConfig], folder: Path) -> dict[int, JobReturn]:
+        """What each job has found; of those that have finished, what their folder says."""
         from tabrun.stack.plan import planned
 
-        plan = planned(self.build, configs)
+        finished = [number for number in composed if (folder / str(number) / "metrics.json").exists()]
+        returns = {number: self.run(self.task_function, composed[number], folder / str(number)) for number in finished}
+        if len(finished) == len(composed):
+            return returns
+        plan = planned(self.build, {n: self.resolved(cfg, folder / str(n)) for n, cfg in composed.items()})
         plan.alone = {number: why for number, why in plan.alone.items() if number not in finished}
-        plan.parts = [part for part in plan.parts if not finished.issuperset(part[0])]  # one that was cut trains whole
-        done = f"; {len(finished)} finished before" if finished else ""
-        log.info("%d jobs: %s%s", len(configs), plan, done)
+        plan.parts = [part for part in plan.parts if not {*finished}.issuperset(part[0])]  # what was cut trains whole
+        log.info("%d jobs: %s%s", len(composed), plan, f"; {len(finished)} finished before" if finished else "")
         for numbers, way in plan.order():
             task, missing = self.task_function, [number for number in numbers if number not in finished]
             if way is not None:
-                members = {number: plan.built.pop(number) for number in numbers}
-                task = together(self.build, members, way, self.task_function)
                 for number in missing:
                     clear(folder / str(number))  # what an attempt that was cut has left
+                task = self.together({number: plan.built.pop(number) for number in numbers}, way)
             for number in missing:
                 returns[number] = self.run(task, composed[number], folder / str(number))
+        return returns
 
     def compose(self, number: int, overrides: list[str]) -> DictConfig:
         """What Hydra composes; where jobs differ in values of keys alone it does so once: a copy costs a fifteenth."""
@@ -111,20 +113,32 @@ class Launcher(HydraLauncher):
         return resolved(self.build, task, folder.absolute(), test=False)
 
     def run(self, task: TaskFunction, cfg: DictConfig, folder: Path) -> JobReturn:
-        try:
-            done = run_job(task, cfg, "hydra.sweep.dir", "hydra.sweep.subdir", self.hydra_context)
-        except KeyboardInterrupt as stop:
-            said = "what has finished is kept, and the same command with its folder= goes on"
-            raise KeyboardInterrupt(said, *stop.args[1:]) from None
+        done = run_job(task, cfg, "hydra.sweep.dir", "hydra.sweep.subdir", self.hydra_context)
         if isinstance(error := outcome(done), Exception):
             note_error(folder, error)
         return done
 
-    @staticmethod
-    def finished(cfg: DictConfig, folder: Path) -> JobReturn:
-        done = JobReturn(overrides=list(cfg.hydra.overrides.task), cfg=cfg, status=JobStatus.COMPLETED)
-        done.return_value = read_metrics(folder, cfg.monitor)[cfg.monitor]
-        return done
+    def together(self, members: dict[int, Any], way: Any) -> TaskFunction:
+        """Trains these as one, and gives the task function that says what became of each.
+
+        Where one is found to train otherwise than alone after all, a line says so, and each is to train alone.
+        """
+        from tabrun.stack.member import Unplayed
+        from tabrun.stack.training import train_stack
+
+        try:
+            train_stack(self.build, list(members.values()), way)
+        except Unplayed as reason:
+            log.warning("jobs %s train alone: %s", ", ".join(map(str, members)), reason)
+            return self.task_function
+
+        def task(cfg: Any) -> Any:
+            member = members[HydraConfig.get().job.num]
+            if member.error is not None:
+                raise member.error
+            return member.metrics[cfg.monitor]
+
+        return task
 
 
 def outcome(done: JobReturn) -> Any:
@@ -145,31 +159,3 @@ def note_error(folder: Path, error: Exception) -> None:
     text = [" ".join((explained(error) or str(error)).split()), "\n\n", *traceback.format_exception(error)]
     write_whole(folder / "error.txt", "".join(text).encode())
     unlock(folder)
-
-
-def together(build: Any, members: dict[int, Any], way: Any, alone: TaskFunction) -> Callable[[Any], Any]:
-    """The task function of every job of a stack: the first that Hydra runs trains them all.
-
-    Where one is found to train otherwise than alone after all, a line says so, and each trains alone.
-    """
-    from tabrun.stack.member import Unplayed
-    from tabrun.stack.training import train_stack
-
-    state: dict[str, bool] = {}
-
-    def task(cfg: Any) -> Any:
-        number = HydraConfig.get().job.num
-        if not state:
-            try:
-                train_stack(build, list(members.values()), way)
-                state["as one"] = True
-            except Unplayed as reason:
-                log.warning("jobs %s train alone: %s", ", ".join(map(str, members)), reason)
-                state["as one"] = False
-        if not state["as one"]:
-            return alone(cfg)
-        if members[number].error is not None:
-            raise members[number].error
-        return members[number].metrics[members[number].config["monitor"]]
-
-    return task
