@@ -286,7 +286,7 @@ def folder(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(finished, folder / name)
     (folder / "unfinished" / ".hydra").mkdir(parents=True)
     (folder / "busy" / ".hydra").mkdir(parents=True)
-    (folder / "busy" / ".hydra" / "overrides.yaml").touch()
+    (folder / "busy" / ".hydra" / "config.json").touch()
     (folder / "busy" / "sweep.json").write_text('["seed=0,1"]')
     lock(folder / "busy")
     lock(folder / "part" / "0")  # by a process that joblib started, say, and that outlives the sweep

@@ -217,7 +217,7 @@ def checkpoint(draw: random.Random, folder: Path) -> list[str]:
     """A run whose files are damaged."""
     run = folder / f"damaged{draw.randrange(10**9)}"
     shutil.copytree(folder / draw.choice(["run", "run-id"]), run)
-    names = ["checkpoints/best.ckpt", "checkpoints/last.ckpt", "run.json", ".hydra/config.yaml"]
+    names = ["checkpoints/best.ckpt", "checkpoints/last.ckpt", "run.json", ".hydra/config.json"]
     for name in draw.sample(names, draw.choice([1, 1, 2])):
         change = draw.choice([flipped, flipped, cut, inserted])
         (run / name).write_bytes(change(draw, (run / name).read_bytes()))

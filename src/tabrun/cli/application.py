@@ -18,7 +18,7 @@ from tabrun.cli.check import FIRST_PROCESS, Guard, check_values, in_sweep
 from tabrun.cli.errors import at_home, errors_that_end, one_line_errors, shown
 from tabrun.cli.keys import composing
 from tabrun.runs.build import Build, conf, resolved
-from tabrun.runs.folder import STARTED, clear, lock, read_metrics, unlock
+from tabrun.runs.folder import STARTED, clear, lock, note_error, read_metrics, unlock
 from tabrun.runs.resume import compared, continued, goes_on, said
 
 log = logging.getLogger(__name__)
@@ -67,16 +67,20 @@ def run_job(build: Build, cfg: DictConfig) -> float:
 
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
-    if in_sweep():
-        check_values(cfg, settings.runtime.choices, build)
-        if (folder / "metrics.json").exists():
-            return read_metrics(folder, cfg.monitor)[cfg.monitor]
-        lock(folder)  # by the process that writes it, which may be joblib's
     environment = dict(os.environ)
     try:
+        if in_sweep():
+            check_values(cfg, settings.runtime.choices, build)
+            if (folder / "metrics.json").exists():
+                return read_metrics(folder, cfg.monitor)[cfg.monitor]
+            lock(folder)  # by the process that writes it, which may be joblib's
         config, start = config_of(build, cfg, settings)
         share_command(config, cfg, settings)
         metrics = train(build, config, start)
+    except Exception as error:
+        if in_sweep():
+            note_error(folder, error)
+        raise
     finally:
         os.environ.clear()  # trainer=ddp leaves its ranks there, and the next job of a sweep would take itself for one
         os.environ.update(environment)

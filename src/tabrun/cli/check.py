@@ -14,9 +14,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from tabrun.cli.errors import UserError, errors_that_end
 from tabrun.cli.keys import check_keys, composing, describe, leaves, plain, same_type, shipped
-from tabrun.runs.build import Build
-from tabrun.runs.folder import LOCK, check_around, claim, lock, read_json, write_json
-from tabrun.runs.resume import absolute, check_beside, check_earlier, check_links, resumable, said
+from tabrun.runs.build import Build, resolved
+from tabrun.runs.folder import LOCK, STARTED, check_around, claim, lock, read_json, write_json
+from tabrun.runs.resume import check_beside, check_earlier, check_links, resumable, said
 
 FIRST_PROCESS = int(os.environ.get("LOCAL_RANK", 0)) == 0  # of those that trainer=ddp starts
 
@@ -49,13 +49,16 @@ class Guard(Callback):
                 if config.resume is not None:
                     config.folder = str(resumable(str(config.resume)))
                     config.hydra.output_subdir = None  # the run's own record in .hydra/ stays as it is
-                absolute(config)
             folder = Path(config.hydra.run.dir)
             if config.resume is not None or os.path.lexists(folder / LOCK):  # what a killed run leaves is written over
                 check_links(folder, config.trust)
             if FIRST_PROCESS:
                 check_around(folder)
-                (claim if config.resume is None else lock)(folder)
+                if config.resume is not None:
+                    return lock(folder)
+                claim(folder)
+                (folder / STARTED).parent.mkdir()
+                write_json(folder / STARTED, resolved(self.build, config, folder, config.test))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with errors_that_end(), composing(self.build):

@@ -4,16 +4,17 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tabrun.cli.errors import UserError
+from tabrun.cli.errors import UserError, explained
 from tabrun.tables.plain import fits
 
 MOST_JSON = 2**24  # bytes of a file of ours
-LOCK, STARTED = ".lock", ".hydra/overrides.yaml"  # the last that Hydra writes before a run
+LOCK, STARTED = ".lock", ".hydra/config.json"  # the config that a run starts with, resolved
 UNTRAINED = (".hydra", "log", "tensorboard", "train.log", "multirun.yaml", "sweep.json", "optuna.db")
 
 held: dict[Path, Any] = {}  # by folder that this process writes in: its lock, which ends with it, however it ends
@@ -31,7 +32,7 @@ def claim(folder: Path) -> None:
     check_empty(folder)
     lock(folder)
     check_empty(folder)  # as another process may have come and gone
-    remove(folder, *UNTRAINED)
+    clear(folder, UNTRAINED)
 
 
 def check_empty(folder: Path) -> None:
@@ -80,12 +81,8 @@ def check_around(folder: Path, below: bool = False) -> None:
             unlock(path)
 
 
-def clear(folder: Path) -> None:
+def clear(folder: Path, names: Iterable[str] = ("checkpoints", "log", "tensorboard", "error.txt")) -> None:
     """Takes away what an attempt has left that is not gone on from."""
-    remove(folder, "checkpoints", "log", "tensorboard", "error.txt")
-
-
-def remove(folder: Path, *names: str) -> None:
     for path in (folder / name for name in names):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -93,12 +90,23 @@ def remove(folder: Path, *names: str) -> None:
             path.unlink(missing_ok=True)
 
 
+def note_error(folder: Path, error: Exception) -> None:
+    """Writes the error in one line, and its traceback, into the folder of a sweep's job."""
+    try:
+        lock(folder)
+    except UserError:  # another process goes on there
+        return
+    text = [" ".join((explained(error) or str(error)).split()), "\n\n", *traceback.format_exception(error)]
+    write_whole(folder / "error.txt", "".join(text).encode())
+    unlock(folder)
+
+
 def read_json(path: Path, kind: Any) -> Any:
-    """The content of one of our files, all numbers as float; UserError unless it is of this type."""
+    """The content of one of our files; UserError unless it is of this type."""
     try:
         if path.exists() and not (path.is_file() and path.stat().st_size <= MOST_JSON):
             raise UserError(f"no file of at most {MOST_JSON >> 20} MB")
-        content = json.loads(path.read_text(), parse_int=float)
+        content = json.loads(path.read_text())
         if fits(content, kind):
             return content
         raise UserError(f"it holds no {kind}")

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tabrun.cli.errors import UserError, checkpoint_file, shown
 from tabrun.runs.build import Build, Config
-from tabrun.runs.folder import STARTED, read_metrics
+from tabrun.runs.folder import STARTED, read_json, read_metrics
 
 if TYPE_CHECKING:
     from tabrun.runs.run import Run
@@ -98,12 +98,15 @@ def continued(build: Build, config: Config, keys: Iterable[str], trust: bool) ->
     Without one the config is that of its start.
     """
     from tabrun.runs.run import Run
-    from tabrun.runs.trust import recorded, started
+    from tabrun.runs.trust import check_config, recorded
 
     folder = Path(config["folder"])
     start = last_content(folder)
     run = start and Run.of(start, folder / "checkpoints" / "last.ckpt", build, trust)
-    own = recorded(run.trusted() if run else started(build, folder, trust), folder, trust)
+    own = run.trusted() if run else read_json(folder / STARTED, dict[str, Any])
+    if not (run or trust):
+        check_config(own, folder / STARTED, build)
+    own = recorded(own, folder, trust)
     for key in keys:
         path = key.split(".")
         there, here = own, config

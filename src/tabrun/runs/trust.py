@@ -12,19 +12,15 @@ from typing import Any
 import yaml
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from tabrun import NAMES
 from tabrun.cli.errors import UserError, shown
 from tabrun.cli.keys import DEFAULTS, leaves
 from tabrun.cli.roles import DATA, ROLES, playing
-from tabrun.runs.build import Build, Config, conf, package_of, resolved
-from tabrun.runs.checkpoint_file import is_plain
+from tabrun.runs.build import Build, Config, conf, package_of
 
-MOST_YAML = 2**16  # bytes; conf/ makes 4,000 of them
-REFERENCE = re.compile(r"\$\{([\w.]+)\}")  # to another key of the config, by its full name
 PLACE = re.compile(r"dir|folder|path|root|uri|url")  # keys that say where something is written
 LEADS_OUT = re.compile(r"^~|\.\.|:/|::|\$")
 
@@ -117,33 +113,6 @@ def shipped(folder: Path) -> set[str]:
 
 def targets(file: Path) -> dict[str, str]:
     return {key: value for key, value in leaves(yaml.safe_load(file.read_text())) if key.endswith("_target_")}
-
-
-def started(build: Build, folder: Path, trust: bool) -> Config:
-    """The config that a run was started with, as plain values; UserError, unless `trust`, for what could run code.
-
-    It may refer to plain values of its own alone, so that it is no larger than it looks, and calls no resolver.
-    """
-    file = folder / ".hydra" / "config.yaml"
-    try:
-        with file.open() as opened:
-            text = opened.read(MOST_YAML)
-        fine = len(text) < MOST_YAML and is_plain(yaml.safe_load(text), 10 * len(text))  # aliases may have no end
-        cfg = OmegaConf.create(text) if fine else None
-    except (YAMLError, OmegaConfBaseException, RecursionError, UnicodeDecodeError):
-        cfg = None
-    if not isinstance(cfg, DictConfig):
-        raise UserError(f"{file} is no config, or more than {MOST_YAML} characters: take it from a copy")
-    cfg.folder = str(folder)
-    if not trust:
-        values: Any = OmegaConf.to_container(cfg)
-        fixed = {key for key, value in leaves(values) if not isinstance(value, dict | list) and "${" not in str(value)}
-        for text in (part for _, part in parts(values) if isinstance(part, str)):
-            keys = REFERENCE.findall(text)
-            if text.count("${") > len(keys) or not fixed.issuperset(keys):
-                raise UserError(f"{file} holds {text[:80]!r}, to be interpolated: if you trust it, say trust=true")
-        check_config(OmegaConf.to_container(cfg, resolve=True), file, build)  # type: ignore[arg-type]
-    return resolved(build, cfg, folder, cfg.test)
 
 
 def recorded(config: Config, folder: Path | str, trust: bool) -> Config:

@@ -4,34 +4,34 @@ Imported whenever Hydra starts, so nothing heavy is imported up here.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from itertools import chain, islice, product
+from collections.abc import Mapping
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, configure_log, filter_overrides
+from hydra.core.utils import configure_log, filter_overrides
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from tabrun.cli.errors import UserError
-from tabrun.sweeps.launcher import Launcher, note_error, outcome
+from tabrun.sweeps.launcher import Launcher, outcome
 
 MOST_JOBS = 100_000  # of a sweep
 
 
 class Grid(Sweeper):
-    """Runs all batches though a job may fail, and ends with a report."""
+    """Runs all jobs though one may fail, and ends with a report."""
 
     config: Any
     hydra_context: Any
     launcher: Any
 
-    def __init__(self, max_batch_size: int | None, params: dict[str, str] | None = None) -> None:
-        self.max_batch_size, self.params = max_batch_size, params or {}
+    def __init__(self, params: dict[str, str] | None = None) -> None:
+        self.params = params or {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.config = hydra_context, config
@@ -47,22 +47,14 @@ class Grid(Sweeper):
         folder = Path(str(self.config.hydra.sweep.dir))
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
-        size = self.max_batch_size or len(jobs)
-        returns: list[Sequence[JobReturn]] = []
-        for start in range(0, len(jobs), size):
-            batch = jobs[start : start + size]
-            if not isinstance(self.launcher, Launcher):  # ours looks at every job before the first
-                self.validate_batch_is_legal(batch)
-            returns.append(self.launcher.launch(batch, initial_job_idx=start))
-        outcomes = {number: outcome(done) for number, done in enumerate(chain(*returns))}
-        failed = {number: found for number, found in outcomes.items() if isinstance(found, Exception)}
-        for number, error in failed.items():
-            note_error(folder / str(number), error)
+        if not isinstance(self.launcher, Launcher):  # ours looks at every job before the first
+            self.validate_batch_is_legal(jobs)
+        returns = self.launcher.launch(jobs, initial_job_idx=0)
         self.report(folder, dict(enumerate(jobs)))
-        for error in failed.values():
-            if "rates" not in self.config.sweep or len(failed) == len(jobs):
-                raise error
-        return returns
+        errors = [found for found in map(outcome, returns) if isinstance(found, Exception)]
+        if errors and ("rates" not in self.config.sweep or len(errors) == len(jobs)):
+            raise errors[0]
+        return [returns]
 
     def overrides(self, arguments: list[str]) -> dict[str, Override]:
         """What the command and hydra.sweeper.params say, by key; of what is said twice, the last."""

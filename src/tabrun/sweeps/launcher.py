@@ -7,7 +7,6 @@ import contextlib
 import copy
 import io
 import logging
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from tabrun.cli.check import check_values
-from tabrun.cli.errors import UserError, explained
-from tabrun.runs.folder import clear, lock, unlock, write_whole
+from tabrun.cli.errors import UserError
+from tabrun.runs.build import resolved
+from tabrun.runs.folder import clear, note_error
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +51,16 @@ class Launcher(HydraLauncher):
         """What each job has found; of those that have finished, what their folder says."""
         from tabrun.stack.plan import planned
 
+        def run(number: int, task: TaskFunction) -> JobReturn:
+            return run_job(task, composed[number], "hydra.sweep.dir", "hydra.sweep.subdir", self.hydra_context)
+
         finished = [number for number in composed if (folder / str(number) / "metrics.json").exists()]
-        returns = {number: self.run(self.task_function, composed[number], folder / str(number)) for number in finished}
+        returns = {number: run(number, self.task_function) for number in finished}
         if len(finished) == len(composed):
             return returns
-        plan = planned(self.build, {n: self.resolved(cfg, folder / str(n)) for n, cfg in composed.items()})
+        folders = {number: (folder / str(number)).absolute() for number in composed}
+        configs = {n: resolved(self.build, cfg, folders[n], test=False) for n, cfg in composed.items()}
+        plan = planned(self.build, configs)
         plan.alone = {number: why for number, why in plan.alone.items() if number not in finished}
         plan.parts = [part for part in plan.parts if not {*finished}.issuperset(part[0])]  # what was cut trains whole
         log.info("%d jobs: %s%s", len(composed), plan, f"; {len(finished)} finished before" if finished else "")
@@ -65,8 +70,7 @@ class Launcher(HydraLauncher):
                 for number in missing:
                     clear(folder / str(number))  # what an attempt that was cut has left
                 task = self.together({number: plan.built.pop(number) for number in numbers}, way)
-            for number in missing:
-                returns[number] = self.run(task, composed[number], folder / str(number))
+            returns |= {number: run(number, task) for number in missing}
         return returns
 
     def compose(self, number: int, overrides: list[str]) -> DictConfig:
@@ -106,18 +110,6 @@ class Launcher(HydraLauncher):
             and all(simple(one) or not f"{key}.".startswith(f"{one.key_or_group}.") for one in others)
         )
 
-    def resolved(self, cfg: DictConfig, folder: Path) -> dict[str, Any]:
-        from tabrun.runs.build import resolved
-
-        task = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-        return resolved(self.build, task, folder.absolute(), test=False)
-
-    def run(self, task: TaskFunction, cfg: DictConfig, folder: Path) -> JobReturn:
-        done = run_job(task, cfg, "hydra.sweep.dir", "hydra.sweep.subdir", self.hydra_context)
-        if isinstance(error := outcome(done), Exception):
-            note_error(folder, error)
-        return done
-
     def together(self, members: dict[int, Any], way: Any) -> TaskFunction:
         """Trains these as one, and gives the task function that says what became of each.
 
@@ -135,6 +127,7 @@ class Launcher(HydraLauncher):
         def task(cfg: Any) -> Any:
             member = members[HydraConfig.get().job.num]
             if member.error is not None:
+                note_error(Path(member.config["folder"]), member.error)
                 raise member.error
             return member.metrics[cfg.monitor]
 
@@ -148,14 +141,3 @@ def outcome(done: JobReturn) -> Any:
             return done.return_value
     except Exception as error:
         return error
-
-
-def note_error(folder: Path, error: Exception) -> None:
-    """Writes the error in one line, and its traceback, into a job's folder."""
-    try:
-        lock(folder)
-    except UserError:  # another process goes on there
-        return
-    text = [" ".join((explained(error) or str(error)).split()), "\n\n", *traceback.format_exception(error)]
-    write_whole(folder / "error.txt", "".join(text).encode())
-    unlock(folder)

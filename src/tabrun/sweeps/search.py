@@ -30,8 +30,8 @@ class Search(Grid):
         max_batch_size: int,
         params: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(max_batch_size, params)
-        self.sampler, self.storage, self.name = sampler, storage, study
+        super().__init__(params)
+        self.sampler, self.storage, self.name, self.max_batch_size = sampler, storage, study, max_batch_size
 
     def sweep(self, arguments: list[str]) -> Any:
         folder, overrides = Path(str(self.config.hydra.sweep.dir)), self.overrides(arguments)
