@@ -18,7 +18,7 @@ from tabrun.cli.check import FIRST_PROCESS, Guard, check_values, in_sweep
 from tabrun.cli.errors import at_home, errors_that_end, one_line_errors, shown
 from tabrun.cli.keys import composing
 from tabrun.runs.build import Build, conf, resolved
-from tabrun.runs.folder import STARTED, clear, lock, note_error, read_metrics, unlock
+from tabrun.runs.folder import STARTED, clear, lock, note_error, read_metrics, unlock, write_json
 from tabrun.runs.resume import compared, continued, goes_on, said
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def run_job(build: Build, cfg: DictConfig) -> float:
                 return read_metrics(folder, cfg.monitor)[cfg.monitor]
             lock(folder)  # by the process that writes it, which may be joblib's
         config, start = config_of(build, cfg, settings)
-        share_command(config, cfg, settings)
+        share(config, settings)
         metrics = train(build, config, start)
     except Exception as error:
         if in_sweep():
@@ -93,17 +93,10 @@ def run_job(build: Build, cfg: DictConfig) -> float:
     return metrics[config["monitor"]]
 
 
-def share_command(config: dict[str, Any], cfg: DictConfig, settings: Any) -> None:
+def share(config: dict[str, Any], settings: Any) -> None:
     """Has the processes that trainer=ddp starts with this command line join this one job, in this folder."""
-    quoted = "'" + config["folder"].replace("'", "\\'") + "'"
-    sys.argv[1:] = [
-        *(word for word in settings.overrides.task if not word.startswith("resume=")),
-        *(word for word in settings.overrides.hydra if word.startswith("hydra.searchpath=")),
-        *([f"resume={quoted}"] if cfg.resume else []),
-        f"folder={quoted}",
-        f"test={config['test']}",
-        "hydra.mode=RUN",
-    ]
+    quoted = config["folder"].replace("'", "\\'")
+    sys.argv[1:] = [f"resume='{quoted}'", "trust=true", "hydra.mode=RUN"]
     with read_write(settings):
         settings.run.dir = config["folder"]
     os.environ["FIRST_PROCESS"] = str(os.getpid())
@@ -114,16 +107,15 @@ def config_of(build: Build, cfg: DictConfig, settings: Any) -> tuple[dict[str, A
     from tabrun.runs.run import Run
     from tabrun.runs.trust import recorded
 
-    config = resolved(build, cfg, settings.runtime.output_dir, test=cfg.test and not in_sweep())
-    start = None
+    config, start = resolved(build, cfg, settings.runtime.output_dir, test=cfg.test and not in_sweep()), None
     if cfg.rerun:
-        run = Run.open(cfg.rerun, build, trust=cfg.trust)
-        own = recorded(run.trusted(), config["folder"], cfg.trust)
-        return own | {"test": own["test"] and cfg.test}, None
-    if cfg.resume:
+        own = recorded(Run.open(cfg.rerun, build, trust=cfg.trust).trusted(), config["folder"], cfg.trust)
+        config = own | {"test": own["test"] and cfg.test}
+    elif cfg.resume:
         config, start = continued(build, config, said(settings.overrides.task) - {"resume", "trust"}, cfg.trust)
     elif in_sweep():
         start = goes_on(config)
     if start is None and FIRST_PROCESS:
         clear(Path(config["folder"]))  # what an attempt has left that was cut before its first checkpoint
+        write_json(Path(config["folder"], STARTED), config)
     return config, start

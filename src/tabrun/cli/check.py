@@ -14,8 +14,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from tabrun.cli.errors import UserError, errors_that_end
 from tabrun.cli.keys import check_keys, composing, describe, leaves, plain, same_type, shipped
-from tabrun.runs.build import Build, resolved
-from tabrun.runs.folder import LOCK, STARTED, check_around, claim, lock, read_json, write_json
+from tabrun.runs.build import Build
+from tabrun.runs.folder import LOCK, check_around, claim, lock, read_json, write_json
 from tabrun.runs.resume import check_beside, check_earlier, check_links, resumable, said
 
 FIRST_PROCESS = int(os.environ.get("LOCAL_RANK", 0)) == 0  # of those that trainer=ddp starts
@@ -40,11 +40,11 @@ class Guard(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with errors_that_end(), composing(self.build):
-            if FIRST_PROCESS:  # the others have its words and more, and share its folder
+            if FIRST_PROCESS:  # the others go on with what it has begun
                 check_beside(config, self.build)
+                check_values(config, config.hydra.runtime.choices, self.build)
             if config.hydra.runtime.choices["hydra/sweeper"] == "optuna":
                 raise UserError("hydra/sweeper=optuna searches with many runs: add -m")
-            check_values(config, config.hydra.runtime.choices, self.build)
             with read_write(config), open_dict(config):
                 if config.resume is not None:
                     config.folder = str(resumable(str(config.resume)))
@@ -54,11 +54,7 @@ class Guard(Callback):
                 check_links(folder, config.trust)
             if FIRST_PROCESS:
                 check_around(folder)
-                if config.resume is not None:
-                    return lock(folder)
-                claim(folder)
-                (folder / STARTED).parent.mkdir()
-                write_json(folder / STARTED, resolved(self.build, config, folder, config.test))
+                (claim if config.resume is None else lock)(folder)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with errors_that_end(), composing(self.build):
