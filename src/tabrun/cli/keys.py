@@ -114,7 +114,7 @@ def describe(default: Any) -> str:
 def nearest(word: str, words: list[str]) -> str:
     """ ", did you mean ...?" with the closest of `words`, or nothing."""
     last = {key.rsplit(".", 1)[-1]: key for key in words}
-    close = difflib.get_close_matches(word, words, 1, 0.7) or [
-        last[name] for name in difflib.get_close_matches(word.rsplit(".", 1)[-1], list(last), 1, 0.6)
-    ]
+    close = difflib.get_close_matches(word, words, 1, 0.7)
+    by_last = difflib.get_close_matches(word.rsplit(".", 1)[-1], list(last), 1, 0.6)
+    close += [last[name] for name in by_last]
     return f" (did you mean {close[0]}?)" if close else ""

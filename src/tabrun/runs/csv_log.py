@@ -36,8 +36,8 @@ class CsvLog(Logger):
         numbers = {name: getattr(value, "item", lambda value=value: value)() for name, value in metrics.items()}
         self.rows.append(numbers | {"step": step})
 
-    def log_hyperparams(self, *arguments: Any, **named: Any) -> None:
-        """Writes nothing: the checkpoints hold the config."""
+    def log_hyperparams(self, params: Any, metrics: Any = None) -> None:  # type: ignore[override]
+        """Writes nothing: the checkpoints hold the config, and metrics.json stands beside it."""
 
     @rank_zero_only
     def save(self) -> None:

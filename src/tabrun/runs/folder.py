@@ -57,9 +57,8 @@ def lock(folder: Path) -> None:
     try:
         own.acquire(blocking=False)
     except Timeout:
-        raise UserError(
-            f"folder={folder} is being written by another process: wait for it, or name another folder"
-        ) from None
+        hint = "wait for it, or name another folder"
+        raise UserError(f"folder={folder} is being written by another process: {hint}") from None
     except (OSError, NotImplementedError) as error:
         raise UserError(f"folder={folder} cannot be locked ({error}): name a folder on another disk") from None
     held[place] = own, os.stat(place / LOCK).st_ino

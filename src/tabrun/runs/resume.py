@@ -1,7 +1,4 @@
-"""Resume: earlier runs: one to go on with, one to repeat, or one whose weights to start from.
-
-Nothing heavy is imported up here, as what is said of them is checked before anything is built.
-"""
+"""Resume: earlier runs: one to go on with, one to repeat, or one whose weights to start from."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Grid: every combination of the values that a multirun lists, by any launcher, and what is made of it all.
-
-Imported whenever Hydra starts, so nothing heavy is imported up here.
-"""
+"""Grid: every combination of the values that a multirun lists, by any launcher, and what is made of it all."""
 
 import math
 from collections.abc import Mapping

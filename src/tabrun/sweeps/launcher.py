@@ -1,7 +1,4 @@
-"""Launcher: composes the jobs of a multirun, and trains those that differ only in what can be stacked as one.
-
-Imported whenever Hydra starts, so nothing heavy is imported up here.
-"""
+"""Launcher: composes the jobs of a multirun, and trains those that differ only in what can be stacked as one."""
 
 import contextlib
 import copy

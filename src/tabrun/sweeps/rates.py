@@ -1,7 +1,4 @@
-"""Rates: the learning-rate range test, many rates side by side over a few epochs.
-
-Imported whenever Hydra starts, so nothing heavy is imported up here.
-"""
+"""Rates: the learning-rate range test, many rates side by side over a few epochs."""
 
 import logging
 import math

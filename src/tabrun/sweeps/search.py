@@ -1,7 +1,4 @@
-"""Search: trials that Optuna asks for, a batch at a time, so that the launcher trains each batch as one stack.
-
-Imported whenever Hydra starts, so nothing heavy is imported up here.
-"""
+"""Search: trials that Optuna asks for, a batch at a time, so that the launcher trains each batch as one stack."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -45,9 +45,8 @@ class Study:
     def ask(self, space: dict[str, BaseDistribution], number: int, sampler: BaseSampler) -> dict[int, Trial]:
         """New trials, by the number of their folder."""
         self.study.sampler = sampler
-        folders = [
-            int(path.name) for path in self.folder.glob("[0-9]*") if path.name.isdecimal()
-        ]  # some may be another study's
+        # some may be another study's
+        folders = [int(path.name) for path in self.folder.iterdir() if path.name.isdecimal()]
         first = 1 + max([*self.here(), *folders], default=-1)
         trials = {}
         try:

@@ -119,10 +119,9 @@ def spread(table: pl.DataFrame, settings: list[str]) -> pl.DataFrame:
 
 def shown(table: pl.DataFrame) -> str:
     """The first rows, of texts and numbers that a search drew four digits."""
-    short = [
-        [LONG.sub(lambda n: f"{float(n[0]):.4g}", c) if isinstance(c, str) else c for c in r] for r in table.rows()
-    ]
-    return aligned([table.columns, *short[:SHOWN]])
+    rows = table.head(SHOWN).rows()
+    short = [[LONG.sub(lambda n: f"{float(n[0]):.4g}", c) if isinstance(c, str) else c for c in row] for row in rows]
+    return aligned([table.columns, *short])
 
 
 def experiment(words: list[str], conf: Path) -> str:

@@ -70,9 +70,8 @@ class Chunked(lightning.LightningModule):
     def log(self, name: str, *arguments: Any, **options: Any) -> None:
         """Without the loggers, as Lightning would number their rows by what it was handed."""
         if self.chunk.stepping:
-            raise UserError(
-                f"{type(self).__name__}.training_step logs {name}, which it did not at first: speed.chunk=1"
-            )
+            step = f"{type(self).__name__}.training_step"
+            raise UserError(f"{step} logs {name}, which it did not at first: speed.chunk=1")
         if options.get("logger", True) is not False:
             self.chunk.row.add(name)
         super().log(name, *arguments, **options | {"logger": False})

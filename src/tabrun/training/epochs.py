@@ -87,7 +87,5 @@ class Epochs(Callback):
 
 def diverged(loss: float, epoch: int, step: int) -> str:
     """What is said of a training loss that is not finite."""
-    return (
-        f"the training loss is {loss} in epoch {epoch}, by step {step}: lower optimizer.lr or set "
-        "trainer.gradient_clip_val; the last checkpoint is from before it"
-    )
+    hint = "lower optimizer.lr or set trainer.gradient_clip_val; the last checkpoint is from before it"
+    return f"the training loss is {loss} in epoch {epoch}, by step {step}: {hint}"

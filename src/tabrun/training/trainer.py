@@ -17,15 +17,11 @@ from tabrun.training.chunks import chunk_size
 from tabrun.training.epochs import Epochs
 
 
-def trainer_of(build: Build, config: Config, saved: dict[str, Any], start: dict[str, Any] | None = None) -> Trainer:
-    """The Trainer with its callbacks and loggers.
-
-    saved: plain values that go into each checkpoint. start: the content of the last.ckpt that it will ask for first.
-    """
-
+def trainer_of(build: Build, config: Config, saved: dict[str, Any]) -> Trainer:
+    """The Trainer with its callbacks and loggers; `saved`, of plain values, goes into each checkpoint."""
     quieten()
     callbacks = [*build.callbacks(config), Epochs()]
-    return build.trainer(config, callbacks, build.loggers(config), plugins=[WholeFiles(saved, start)])
+    return build.trainer(config, callbacks, build.loggers(config), plugins=[WholeFiles(saved)])
 
 
 def in_chunks(module: LightningModule, data: TabularData, trainer: Trainer, speed: Mapping[str, Any]) -> str:
@@ -33,7 +29,6 @@ def in_chunks(module: LightningModule, data: TabularData, trainer: Trainer, spee
 
     The weights are the same either way, to the last bit.
     """
-
     data.batches_per_step, reason = chunk_size(module, data, trainer, speed["chunk"])
     step: Any = module.training_step
     if speed["compile"]:  # for two sizes, the batch's and the last one's, in each run of a process

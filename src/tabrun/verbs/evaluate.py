@@ -164,9 +164,7 @@ def show(result: dict[str, Any]) -> str:
 def main(build: Build) -> None:
     parser = Parser(prog=f"python -m {build.__package__}.evaluate", description=__doc__.split("\n")[0])
     parser.add_argument("run", help="a run's folder")
-    parser.add_argument(
-        "table", nargs="?", help="a .csv or .parquet file with the target (default: the run's test rows)"
-    )
+    parser.add_argument("table", nargs="?", help="a table with the target (default: the run's test rows)")
     parser.add_argument("--threshold", type=float, help="two classes: the second from this probability upwards (0.5)")
     parser.add_argument("--calibrate", action="store_true", help="fit a temperature on the validation rows")
     parser.add_argument("--trust", action="store_true", help="call what the run names and conf/ does not")
