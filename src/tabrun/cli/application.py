@@ -25,10 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def application(build: Build) -> Callable[[], None]:
-    """Makes the `main` of a template's train.py.
-
-    `build` goes with the task function, where launchers find it, and to Guard, which Hydra makes by its name alone.
-    """
+    """Makes the `main` of a template's train.py; launchers find `build` at the task function, Hydra in Guard."""
 
     def job(cfg: DictConfig) -> float:
         if in_sweep():

@@ -78,10 +78,7 @@ class Guard(Callback):
 
 
 def check_values(cfg: DictConfig, choices: Mapping[str, Any], build: Build) -> None:
-    """Raises UserError for a value whose type differs from the one it overrides, or that is out of its range.
-
-    choices: those that were made of each config group.
-    """
+    """Raises UserError for a value of another type, or out of its range; choices: those made of each config group."""
     chosen = {group: name for group, name in choices.items() if name and "/" not in group}
     own = [f"{group}={name}" for group, name in chosen.items() if group not in ("experiment", "debug")]
     types = shipped(*own)

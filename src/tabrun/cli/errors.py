@@ -101,10 +101,7 @@ def explained(error: BaseException) -> str | None:
 
 @contextmanager
 def value_of(key: str, package: str) -> Iterator[None]:
-    """Turns what a library says of a person's value into a UserError that names its key.
-
-    package: the template's, whose own errors are bugs, as the library's are: they keep their traceback.
-    """
+    """Names the key in what a library says of a person's value; errors of the template's `package` stay as they are."""
     try:
         yield
     except UserError:

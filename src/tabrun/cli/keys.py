@@ -75,10 +75,7 @@ def shipped(*chosen: str) -> dict[str, Any]:
 
 
 def check_keys(cfg: DictConfig, types: Mapping[str, Any]) -> None:
-    """Raises UserError for a shipped key that was taken out, unless something else is called, or became a group.
-
-    types: the shipped values by key.
-    """
+    """Raises UserError for a shipped key that was taken out or became a group; types: the shipped values by key."""
     for key, value in types.items():
         group, _, name = key.rpartition(".")
         if group and not OmegaConf.is_dict(cfg.get(section := key.partition(".")[0])):

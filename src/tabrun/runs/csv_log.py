@@ -13,11 +13,7 @@ from tabrun.runs.folder import sync, write_whole
 
 
 class CsvLog(Logger):
-    """Writes folder/metrics.csv, its columns in alphabetical order.
-
-    Lightning's own CSVLogger empties the file and writes it again when a column comes, and in a folder that has one it
-    begins anew.
-    """
+    """Writes folder/metrics.csv, columns in alphabetical order; Lightning's CSVLogger empties it for each new one."""
 
     name = version = ""
 

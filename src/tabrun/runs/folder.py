@@ -43,10 +43,7 @@ def check_empty(folder: Path) -> None:
 
 
 def lock(folder: Path) -> None:
-    """Keeps every other process from writing in `folder` until `unlock`, or the end of this one.
-
-    UserError: another process writes there, or the disk has no locks.
-    """
+    """Keeps every other process from writing in `folder` until `unlock`; UserError: one does, or there are no locks."""
     from filelock import FileLock, Timeout
 
     place = folder.resolve()

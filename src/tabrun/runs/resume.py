@@ -70,10 +70,7 @@ def check_beside(config: DictConfig, build: Build) -> None:
 
 
 def resumable(name: str) -> Path:
-    """The folder of the run to go on with, or for `latest` of the newest under outputs/ that was cut off.
-
-    That is one which has neither finished nor failed, and is no job of a sweep, which goes on with its sweep.
-    """
+    """The folder to go on in: of this name, or the newest under outputs/ that has neither finished nor failed."""
     folder = Path(name)
     if name == "latest":
         ends = ("metrics.json", "error.txt", "../sweep.json")
@@ -90,10 +87,7 @@ def resumable(name: str) -> Path:
 
 
 def continued(build: Build, config: Config, keys: Iterable[str], trust: bool) -> tuple[Config, dict[str, Any] | None]:
-    """The config of the run in this config's folder, but for these keys, and what its last.ckpt holds, if there is one.
-
-    Without one the config is that of its start.
-    """
+    """The config of the run in this config's folder but for these keys, and what its last.ckpt holds, or None."""
     from tabrun.runs.run import Run
     from tabrun.runs.trust import check_config, recorded
 
@@ -118,10 +112,7 @@ def continued(build: Build, config: Config, keys: Iterable[str], trust: bool) ->
 
 
 def last_content(folder: Path) -> dict[str, Any] | None:
-    """What last.ckpt holds; where it is damaged, the one before takes its place, and a line says so.
-
-    None: there is none yet.
-    """
+    """What last.ckpt holds, or None; where it is damaged, the one before takes its place, and a line says so."""
     from tabrun.runs.checkpoint_file import alias, read_checkpoint
 
     last, previous = (folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous"))

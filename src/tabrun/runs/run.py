@@ -46,10 +46,7 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path, build: Build, checkpoint: str = "best", trust: bool = False) -> Run:
-        """Reads a run's folder (its best.ckpt, or its last.ckpt) or a checkpoint file; UserError if it is neither.
-
-        trust: whether its config may have anything called, or only what conf/ names.
-        """
+        """Reads a run's folder, or a checkpoint file; trust: whether its config may have anything called."""
         file = checkpoint_file(path, checkpoint)
         return cls.of(read_checkpoint(file), file, build, trust)
 

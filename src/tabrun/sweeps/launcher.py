@@ -108,10 +108,7 @@ class Launcher(HydraLauncher):
         )
 
     def together(self, members: dict[int, Any], way: Any) -> TaskFunction:
-        """Trains these as one, and gives the task function that says what became of each.
-
-        Where one is found to train otherwise than alone after all, a line says so, and each is to train alone.
-        """
+        """Trains these as one, or says why each trains alone; gives the task that says what became of each."""
         from tabrun.stack.member import Unplayed
         from tabrun.stack.training import train_stack
 

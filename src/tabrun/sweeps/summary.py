@@ -66,10 +66,7 @@ def summarise(folder: Path, jobs: Mapping[int, list[str]], build: Build, trust: 
 
 
 def finished(folder: Path, jobs: Iterable[int], build: Build) -> dict[int, Run]:
-    """The runs that have finished, without their weights.
-
-    UserError: some that say the same of the data were trained on different rows.
-    """
+    """The runs that have finished, without weights; UserError where what they say of the data meant other rows."""
     runs: dict[int, Run] = {}
     seen: dict[str, int] = {}
     for number in sorted(jobs):

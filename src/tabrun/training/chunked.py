@@ -31,10 +31,7 @@ class Chunk:
 
 
 class Chunked(lightning.LightningModule):
-    """Another training_step for a module of any class: its own, for each mini-batch of a chunk.
-
-    Backward and the optimizer's steps still go through the Trainer.
-    """
+    """Takes a module's own training_step for each mini-batch of a chunk; backward and steps go through the Trainer."""
 
     chunk: Chunk
 

@@ -65,10 +65,7 @@ def train(build: Build, config: Config, start: dict[str, Any] | None = None) -> 
 
 
 def take_weights(net: nn.Module, run: Run) -> str:
-    """Loads the run's weights whose names and shapes are the net's own; says which these were, and which not.
-
-    UserError: none are.
-    """
+    """Loads the run's weights whose names and shapes are the net's own, and says which; UserError where none are."""
     own = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     theirs = {name: tuple(value.shape) for name, value in run.weights.items()}
     fitting = {name: value for name, value in run.weights.items() if own.get(name) == theirs[name]}
@@ -140,10 +137,7 @@ def log_outcome(loggers: Iterable[Any], config: Config, metrics: dict[str, float
 
 
 def chance(module: Any, schema: Schema) -> float:
-    """The cross-entropy of predicting the class shares; with weights or smoothing, of all classes alike.
-
-    Infinite for another loss, which nothing is known of.
-    """
+    """The cross-entropy of the class shares; with weights or smoothing, of equal ones; infinite for another loss."""
     loss: Any = getattr(module, "loss", None)
     weighted = isinstance(loss, Weighted)
     loss = loss.loss if weighted else loss

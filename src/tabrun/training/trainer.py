@@ -25,10 +25,7 @@ def trainer_of(build: Build, config: Config, saved: dict[str, Any]) -> Trainer:
 
 
 def in_chunks(module: LightningModule, data: TabularData, trainer: Trainer, speed: Mapping[str, Any]) -> str:
-    """Has the Trainer be handed many mini-batches as one, or says what needs each; compiles the step, if so wanted.
-
-    The weights are the same either way, to the last bit.
-    """
+    """Has the Trainer be handed many mini-batches as one, or says what needs each; compiles the step, if so wanted."""
     data.batches_per_step, reason = chunk_size(module, data, trainer, speed["chunk"])
     step: Any = module.training_step
     if speed["compile"]:  # for two sizes, the batch's and the last one's, in each run of a process

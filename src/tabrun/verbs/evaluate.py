@@ -88,10 +88,7 @@ def fit_temperature(scores: Any, labels: Any, weights: Any = None) -> float:
 
 
 def evaluate(run: Run, table: str | None, threshold: float | None, calibrate: bool) -> dict[str, Any]:
-    """The whole evaluation as plain values; UserError when a table has changed, or lacks a column.
-
-    Rows count by their weights where there are some: those of weight 0 not at all.
-    """
+    """The whole evaluation as plain values; UserError: a table changed, or lacks a column. Rows of weight 0: out."""
     import torch
 
     from tabrun.runs.predictor import decide
