@@ -34,10 +34,10 @@ def application(build: Build) -> Callable[[], None]:
             try:
                 return run_job(build, cfg)
             except Exception:
-                if FIRST_PROCESS and not Path(cfg.folder, "checkpoints").exists():
-                    Path(cfg.folder, STARTED).unlink(missing_ok=True)  # or resume=latest would take it for a cut one
                 if not FIRST_PROCESS:
                     time.sleep(10)  # what fails in all is said by the first, which then ends the others
+                elif cfg.resume is None and not Path(cfg.folder, "checkpoints").exists():
+                    Path(cfg.folder, STARTED).unlink(missing_ok=True)  # or resume=latest would take it for a cut one
                 raise
 
     job.build = Guard.build = build  # type: ignore[attr-defined]
@@ -49,8 +49,9 @@ def main(build: Build, app: Callable[[], Any]) -> None:
     if not FIRST_PROCESS and sys.platform == "linux":  # it ends with the process that has started it
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         os.kill(int(os.environ.get("FIRST_PROCESS", 0)), 0)  # OSError: that has ended before
-    words = [at_home(word) for word in sys.argv[1:]]
-    sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))  # which Hydra wants first
+    sys.argv[1:] = sorted(
+        map(at_home, sys.argv[1:]), key=lambda word: word not in ("-m", "--multirun")
+    )  # which Hydra wants first
     logging.raiseExceptions = False  # a closed pipe ends no training
     os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise where it would print
     with one_line_errors(), composing(build):

@@ -68,7 +68,7 @@ class Guard(Callback):
             words += [word for word in config.hydra.overrides.hydra if word.startswith("hydra/sweeper=")]
             words += [f"{key}={value}" for key, value in params.items()]
             file = Path(config.hydra.sweep.dir) / "sweep.json"
-            check_around(file.parent, below=True)
+            check_around(file.parent)
             if os.path.lexists(file) or os.path.lexists(file.with_name(LOCK)):
                 check_links(file.parent, config.trust)
             if file.exists() and read_json(file, list[str]) == words:

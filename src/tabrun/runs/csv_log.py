@@ -62,10 +62,8 @@ class CsvLog(Logger):
 
     def go_on(self, size: int, columns: list[str]) -> None:
         """Drops what was written after `position` gave these."""
-        self.columns = columns if self.file.exists() else []
-        if not size:
-            self.file.unlink(missing_ok=True)
-        elif self.file.exists():
+        if self.file.exists():
+            self.columns = columns
             write_whole(self.file, self.text(self.written(), header=True)[:size])
 
     def written(self) -> list[dict[str, Any]]:

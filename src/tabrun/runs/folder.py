@@ -68,10 +68,10 @@ def unlock(folder: Path) -> None:
         own[0].release()
 
 
-def check_around(folder: Path, below: bool = False) -> None:
-    """Raises UserError when another process writes in a folder that this one lies in, or, with `below`, in its own."""
+def check_around(folder: Path) -> None:
+    """Raises UserError when another process writes in a folder that this one lies in, or in one that it holds."""
     above = [path for path in folder.absolute().parents if (path / "sweep.json").exists() or (path / STARTED).exists()]
-    for path in above + ([lock.parent for lock in folder.glob(f"*/{LOCK}")] if below else []):
+    for path in (*above, *(lock.parent for lock in folder.glob(f"*/{LOCK}"))):
         if (path / LOCK).exists() and path.resolve() not in held:
             lock(path)
             unlock(path)

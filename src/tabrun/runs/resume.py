@@ -93,7 +93,7 @@ def continued(build: Build, config: Config, keys: Iterable[str], trust: bool) ->
 
     folder = Path(config["folder"])
     start = last_content(folder)
-    run = start and Run.of(start, folder / "checkpoints" / "last.ckpt", build, trust)
+    run = Run.open(folder, build, "last", trust) if start else None
     own = run.trusted() if run else read_json(folder / STARTED, dict[str, Any])
     if not (run or trust):
         check_config(own, folder / STARTED, build)
@@ -123,10 +123,9 @@ def last_content(folder: Path) -> dict[str, Any] | None:
     except UserError as error:
         if not previous.exists():
             raise
-        content = read_checkpoint(previous)
         log.warning("%s: going on from previous.ckpt, an epoch or less before", error)
         alias(previous, last)
-        return content
+        return read_checkpoint(last)
 
 
 def goes_on(config: Config) -> dict[str, Any] | None:

@@ -48,27 +48,17 @@ class Run:
     def open(cls, path: str | Path, build: Build, checkpoint: str = "best", trust: bool = False) -> Run:
         """Reads a run's folder, or a checkpoint file; trust: whether its config may have anything called."""
         file = checkpoint_file(path, checkpoint)
-        return cls.of(read_checkpoint(file), file, build, trust)
-
-    @classmethod
-    def of(cls, content: dict[str, Any], file: Path, build: Build, trust: bool) -> Run:
-        """The run of a checkpoint's content, which was read from `file`."""
-        return cls(
-            path=file,
-            config=content["config"],
-            schema=content["schema"],
-            record=content["record"],
-            num_epochs=content["epoch"] + 1,
-            weights={k.removeprefix("net."): v for k, v in content["state_dict"].items() if k.startswith("net.")},
-            build=build,
-            trust=trust,
-        )
+        content = read_checkpoint(file)
+        weights = {k.removeprefix("net."): v for k, v in content["state_dict"].items() if k.startswith("net.")}
+        epochs = content["epoch"] + 1
+        return cls(file, content["config"], content["schema"], content["record"], epochs, weights, build, trust)
 
     def classifier(self) -> TrainedClassifier:
         try:
             net = self.build.net(self.config, self.schema, sum(weight.numel() for weight in self.weights.values()))
-            if wrong := [name for name, value in net.state_dict().items() if not same_kind(value, self.weights[name])]:
-                raise TypeError(f"{wrong[0]} is of another type")
+            for name, value in net.state_dict().items():
+                if value.is_floating_point() != self.weights[name].is_floating_point():
+                    raise TypeError(f"{name} is of another type")
             net.load_state_dict(self.weights)
             return TrainedClassifier(net, self.schema)
         except (RuntimeError, TypeError, KeyError, OverflowError) as error:
@@ -126,11 +116,6 @@ class Run:
 def load(path: str | Path, build: Build) -> TrainedClassifier:
     """The trained classifier in a run's folder or a checkpoint file; neither Hydra nor Lightning is needed."""
     return Run.open(path, build).classifier()
-
-
-def same_kind(one: Tensor, other: Tensor) -> bool:
-    """Whether both hold real numbers, of whatever precision, or both the same other type."""
-    return one.dtype == other.dtype or (one.is_floating_point() and other.is_floating_point())
 
 
 def record(table: TabularData, device: str) -> dict[str, Any]:

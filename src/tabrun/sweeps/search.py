@@ -51,17 +51,20 @@ class Search(Grid):
         OmegaConf.save(self.config, folder / "multirun.yaml")
         study.settle(self.config.monitor)
         fixed = [str(o.input_line) for key, o in overrides.items() if key not in space]
+
+        def job(trial: Any) -> list[str]:
+            return [*fixed, *(f"{key}={value}" for key, value in trial.params.items())]
+
         returns: list[Sequence[JobReturn]] = []
         while (left := trials - (ended := study.num_ended())) > 0:
             asked = study.ask(space, min(left, most), self.sampler_after(ended))
-            jobs = [[*fixed, *words(trial.params)] for trial in asked.values()]
-            returns.append(self.launcher.launch(jobs, initial_job_idx=min(asked)))
+            returns.append(self.launcher.launch([*map(job, asked.values())], initial_job_idx=min(asked)))
             for trial, done in zip(asked.values(), returns[-1], strict=True):
                 study.tell(trial, done)
         found = study.ended_here()
         if not found:
             raise UserError(f"study {self.name} holds {ended} trials, all in other folders: raise sweep.trials")
-        self.report(folder, {number: [*fixed, *words(trial.params)] for number, trial in found.items()})
+        self.report(folder, {number: job(trial) for number, trial in found.items()})
         errors = [trial.user_attrs.get("error") for trial in found.values()]
         if None not in errors:
             raise UserError(f"all {len(errors)} trials failed, the first with: {errors[0]}")
@@ -73,8 +76,3 @@ class Search(Grid):
             options["seed"] += num_ended
         with value_of(f"hydra.sweeper.sampler={dict(self.sampler)}", self.build.__name__.partition(".")[0]):
             return get_class(self.sampler["_target_"])(**options)
-
-
-def words(parameters: Mapping[str, Any]) -> list[str]:
-    """The overrides of a trial."""
-    return [f"{key}={value}" for key, value in parameters.items()]
