@@ -115,5 +115,6 @@ def config_of(build: Build, cfg: DictConfig, settings: Any) -> tuple[dict[str, A
         start = goes_on(config)
     if start is None and FIRST_PROCESS:
         clear(Path(config["folder"]))  # what an attempt has left that was cut before its first checkpoint
+        Path(config["folder"], STARTED).parent.mkdir(exist_ok=True)  # as Hydra may be told to make none
         write_json(Path(config["folder"], STARTED), config)
     return config, start

@@ -119,7 +119,6 @@ def read_metrics(folder: Path, *names: str) -> dict[str, float]:
 
 
 def write_json(path: Path, values: Any) -> None:
-    path.parent.mkdir(exist_ok=True)
     write_whole(path, (json.dumps(values, indent=2) + "\n").encode())
 
 

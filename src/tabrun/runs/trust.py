@@ -93,10 +93,7 @@ def is_ours(target: Any, build: Build) -> bool:
 
 
 def in_place(target: str, key: str, build: Build) -> bool:
-    """Whether what plays a role stands where it is played, at this dotted key of the config, and nothing else there.
-
-    But for what conf/ names of packages that play no role, such as a library's that the template has come to use.
-    """
+    """Whether what plays a role stands where it is played; what conf/ names of packages without roles plays none."""
     places = {"data": DATA} | dict(build.ROLES)
     role = places.get(key) or places.get(f"{key.rpartition('.')[0]}.*")
     fitting = [one for one in ROLES if playing(target, one, package_of(build))]

@@ -96,10 +96,7 @@ def outcome(run: Run | None) -> dict[str, Any]:
 
 
 def ranked(table: pl.DataFrame, setting: list[str], run: Run) -> pl.DataFrame:
-    """Jobs by the mean of what `run` monitors over those of the same setting; within one, by number.
-
-    Last come settings of which a repetition failed, and before them those of which one gave NaN.
-    """
+    """Jobs by the mean of what `run` monitors over their setting; last where a repetition failed, before them NaN."""
     metric, sign = pl.col(run.config["monitor"]), 1 if run.config["mode"] == "min" else -1
     finite = pl.when(metric.is_finite()).then(metric)
     keys = [metric.is_null().any(), finite.is_null().any(), sign * finite.mean()]

@@ -19,10 +19,7 @@ TOLERANCE = 1e-5
 
 
 def export(run: Run, kind: str) -> tuple[Path, float]:
-    """Writes the model and its columns beside the run's files; gives the file and the largest difference found.
-
-    UserError: a probability differs from the checkpoint's by more than 1e-5 on up to 1,000 rows of the run's table.
-    """
+    """Writes the model and its columns beside the run's files; gives the file and how far off it is, 1e-5 at most."""
     import torch
 
     classifier, schema = run.classifier(), run.schema
