@@ -318,6 +318,7 @@ JSON_CONFIGS: dict[str, tuple[str, str]] = {  # instead of "id": null in .hydra/
     "calls": ('"id": {"_target_": "os.mkdir", "path": "pwned"}', "would call 'os.mkdir'"),
     "a metric's class": ('"id": null', "would call 'os.mkdir'"),
     "deep": ('"id": ' + "[" * 20_000 + "]" * 20_000, "is not whole JSON"),
+    "less deep": ('"id": ' + "[" * 900 + "]" * 900, "without an end"),
     "long": ('"id": "' + "x" * 2**24 + '"', "is not whole JSON"),
     "writes elsewhere": ('"id": null', "logger.csv.folder=../../log, not into its folder"),
     "another type": ('"id": null, "batch_size": "none"', "data.batch_size=none is not a whole number"),

@@ -27,8 +27,11 @@ LEADS_OUT = re.compile(r"^~|\.\.|:/|::|\$")
 
 def check_config(config: Config, path: object, build: Build) -> None:
     """Raises UserError for what the command line would not take, or would have something called that is not ours."""
-    check_targets(config, path, build)
-    check_recorded(config, path, build)
+    try:
+        check_targets(config, path, build)
+        check_recorded(config, path, build)
+    except RecursionError:
+        raise UserError(f"{path} holds lists of lists without an end: take it from a copy") from None
 
 
 def check_targets(node: Any, path: object, build: Build) -> None:
@@ -68,7 +71,7 @@ def check_recorded(config: dict[str, Any], path: object, build: Build) -> None:
     with nullcontext() if ready else initialize_config_dir(str(conf(build)), version_base="1.3"):
         try:
             check_values(OmegaConf.create(config | {"init_from": None, "rerun": None}), choices, build)
-        except (UserError, OmegaConfBaseException, RecursionError) as error:
+        except (UserError, OmegaConfBaseException) as error:
             raise UserError(f"{path}: {error}") from None
     for key, node in parts(config):
         if isinstance(node, dict) and "_target_" in node and not in_place(node["_target_"], key, build):
