@@ -22,6 +22,7 @@ from handed import CONF
 from hydra import compose, initialize_config_dir
 
 from tabrun.cli.keys import leaves, plain
+from tabrun.runs.folder import claim, unlock
 
 LIMIT = 60  # seconds for a case, which takes less than one
 ROWS = 60
@@ -280,7 +281,8 @@ def broken(seeds: range, tried: list[Callable], folder: Path, python: Path | str
             yield f"seed {seed}: {' '.join(words)}\ncode {code}\n{err[-3000:]}"
         made = folder / f"new{seed}"
         if code and made.exists() and not (made / "checkpoints").exists():
-            yield f"seed {seed}: {' '.join(words)}\nfailed, and left {sorted(map(str, made.rglob('*')))}"
+            claim(made)  # what a mistake leaves may be named again
+            unlock(made)
     after = contents(folder)
     for name in before:
         if after.get(name) != before[name] and not name.startswith("damaged"):
