@@ -19,7 +19,7 @@ class GridSweeper(Grid):
 
 store = ConfigStore.instance().store
 store(group="hydra/launcher", name="vectorized", node={"_target_": f"{__name__}.VectorizedLauncher"}, provider=__name__)
-grid = {"_target_": f"{__name__}.GridSweeper", "max_batch_size": None, "params": None}
+grid = {"_target_": f"{__name__}.GridSweeper", "params": None}
 store(group="hydra/sweeper", name="grid", node=grid, provider=__name__)
 own = {"callbacks": {"guard": {"_target_": "tabrun.Guard"}}, "job": {"name": "train"}}  # Hydra would take our file's
 guard = DEFAULTS | {"hydra": own}

@@ -35,7 +35,7 @@ def test_a_run_leaves_its_folder(finished: Path) -> None:
     assert files == {
         *("metrics.json", "run.json", "train.log", "log/metrics.csv"),
         *(f"checkpoints/{name}.ckpt" for name in ("best", "last", "previous")),
-        *(".lock", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"),
+        *(".lock", ".hydra/config.json", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"),
     }
     metrics = json.loads((finished / "metrics.json").read_text())
     names = ("loss", "accuracy", "f1", "auroc", "calibration_error")

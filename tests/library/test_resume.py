@@ -133,7 +133,7 @@ def test_latest_is_the_newest_that_is_unfinished(tmp_path: Path, monkeypatch: py
     with pytest.raises(ValueError, match="no unfinished run under outputs/"):
         resume.resumable("latest")
     for i, name in enumerate(("a/1", "a/2", "b/3", "b/4")):
-        mark = tmp_path / "outputs" / name / ".hydra" / "overrides.yaml"
+        mark = tmp_path / "outputs" / name / ".hydra" / "config.json"
         mark.parent.mkdir(parents=True)
         mark.touch()
         os.utime(mark, (i, i))

@@ -12,10 +12,9 @@ import pytest
 import torch
 from conftest import Command, configure
 from handed import CONF, continued, open_run, planned, train, train_as_one
-from hydra import initialize_config_dir, version
+from hydra import initialize_config_dir
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
-from hydra.test_utils.launcher_common_tests import BatchedSweeperTestSuite, IntegrationTestSuite, LauncherTestSuite
 from hydra.types import HydraContext, RunMode
 from omegaconf import open_dict
 
@@ -299,7 +298,7 @@ def test_repetitions_of_one_setting_have_a_mean_and_no_winner(
     tmp_path: Path, inside: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["data.num_folds=3", "data.fold=range(3)", "data=iris", "trainer.max_epochs=2", "folder=cv"]
-    assert inside("-m", *words, "hydra.sweeper.max_batch_size=2") is None
+    assert inside("-m", *words) is None
     assert "mean and standard deviation over data.fold" in (shown := capsys.readouterr().out)
     assert "best" not in shown.replace("best_epoch", "")
     assert not (tmp_path / "cv" / "best.yaml").exists()
@@ -338,37 +337,3 @@ def test_the_range_test_finds_a_rate_that_trains_well(
     jobs = [configure(tmp_path / f"{rate}", *words, f"optimizer.lr={rate}") for rate in rates]
     losses = [member.metrics.get("val/loss", np.inf) for member in train_as_one(jobs)]
     assert losses[0] < 1.1 * min(losses)
-
-
-# Hydra's own tests of a launcher
-
-
-@pytest.fixture
-def hydra_1_1(hydra_restore_singletons: Any) -> None:
-    """The version whose defaults Hydra's tests expect."""
-    version.setbase("1.1")
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.usefixtures("hydra_1_1")
-@pytest.mark.parametrize(("launcher_name", "overrides"), [("vectorized", [])])
-class TestLauncher(LauncherTestSuite):
-    pass
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.usefixtures("hydra_1_1")
-@pytest.mark.parametrize(
-    ("launcher_name", "overrides"), [("vectorized", ["hydra/sweeper=basic", "hydra.sweeper.max_batch_size=2"])]
-)
-class TestBatches(BatchedSweeperTestSuite):
-    pass
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.usefixtures("hydra_1_1")
-@pytest.mark.parametrize(
-    ("task_launcher_cfg", "extra_flags"), [({}, ["-m", "hydra/launcher=vectorized", "hydra.job.chdir=true"])]
-)
-class TestIntegration(IntegrationTestSuite):
-    pass

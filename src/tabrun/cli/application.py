@@ -1,7 +1,5 @@
 """Application: the command that trains what a template's `build` makes of its config, once or as a sweep."""
 
-from __future__ import annotations
-
 import ctypes
 import logging
 import os
@@ -20,17 +18,14 @@ from tabrun.cli.check import FIRST_PROCESS, Guard, check_values, in_sweep
 from tabrun.cli.errors import at_home, errors_that_end, one_line_errors, shown
 from tabrun.cli.keys import composing
 from tabrun.runs.build import Build, conf, resolved
-from tabrun.runs.folder import clear, lock, read_metrics, release, unlock
+from tabrun.runs.folder import STARTED, clear, lock, note_error, read_metrics, unlock, write_json
 from tabrun.runs.resume import compared, continued, goes_on, said
 
 log = logging.getLogger(__name__)
 
 
 def application(build: Build) -> Callable[[], None]:
-    """Makes the `main` of a template's train.py.
-
-    `build` goes with the task function, where launchers find it, and to Guard, which Hydra makes by its name alone.
-    """
+    """Makes the `main` of a template's train.py; launchers find `build` at the task function, Hydra in Guard."""
 
     def job(cfg: DictConfig) -> float:
         if in_sweep():
@@ -38,11 +33,11 @@ def application(build: Build) -> Callable[[], None]:
         with errors_that_end():
             try:
                 return run_job(build, cfg)
-            except BaseException:
-                if FIRST_PROCESS and cfg.resume is None:
-                    release(Path(cfg.folder))
+            except Exception:
                 if not FIRST_PROCESS:
                     time.sleep(10)  # what fails in all is said by the first, which then ends the others
+                elif cfg.resume is None and not Path(cfg.folder, "checkpoints").exists():
+                    Path(cfg.folder, STARTED).unlink(missing_ok=True)  # or resume=latest would take it for a cut one
                 raise
 
     job.build = Guard.build = build  # type: ignore[attr-defined]
@@ -54,8 +49,9 @@ def main(build: Build, app: Callable[[], Any]) -> None:
     if not FIRST_PROCESS and sys.platform == "linux":  # it ends with the process that has started it
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         os.kill(int(os.environ.get("FIRST_PROCESS", 0)), 0)  # OSError: that has ended before
-    words = [at_home(word) for word in sys.argv[1:]]
-    sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))  # which Hydra wants first
+    sys.argv[1:] = sorted(
+        map(at_home, sys.argv[1:]), key=lambda word: word not in ("-m", "--multirun")
+    )  # which Hydra wants first
     logging.raiseExceptions = False  # a closed pipe ends no training
     os.environ["HYDRA_FULL_ERROR"] = "1"  # has Hydra raise where it would print
     with one_line_errors(), composing(build):
@@ -69,16 +65,20 @@ def run_job(build: Build, cfg: DictConfig) -> float:
 
     settings = HydraConfig.get()
     folder = Path(settings.runtime.output_dir)
-    if in_sweep():
-        check_values(cfg, settings.runtime.choices, build)
-        if (folder / "metrics.json").exists():
-            return read_metrics(folder, cfg.monitor)[cfg.monitor]
-        lock(folder)  # by the process that writes it, which may be joblib's
     environment = dict(os.environ)
     try:
+        if in_sweep():
+            check_values(cfg, settings.runtime.choices, build)
+            if (folder / "metrics.json").exists():
+                return read_metrics(folder, cfg.monitor)[cfg.monitor]
+            lock(folder)  # by the process that writes it, which may be joblib's
         config, start = config_of(build, cfg, settings)
-        share_command(config, cfg, settings)
+        share(config, settings)
         metrics = train(build, config, start)
+    except Exception as error:
+        if in_sweep():
+            note_error(folder, error)
+        raise
     finally:
         os.environ.clear()  # trainer=ddp leaves its ranks there, and the next job of a sweep would take itself for one
         os.environ.update(environment)
@@ -91,17 +91,10 @@ def run_job(build: Build, cfg: DictConfig) -> float:
     return metrics[config["monitor"]]
 
 
-def share_command(config: dict[str, Any], cfg: DictConfig, settings: Any) -> None:
+def share(config: dict[str, Any], settings: Any) -> None:
     """Has the processes that trainer=ddp starts with this command line join this one job, in this folder."""
-    quoted = "'" + config["folder"].replace("'", "\\'") + "'"
-    sys.argv[1:] = [
-        *(word for word in settings.overrides.task if not word.startswith("resume=")),
-        *(word for word in settings.overrides.hydra if word.startswith("hydra.searchpath=")),
-        *([f"resume={quoted}"] if cfg.resume else []),
-        f"folder={quoted}",
-        f"test={config['test']}",
-        "hydra.mode=RUN",
-    ]
+    quoted = config["folder"].replace("'", "\\'")
+    sys.argv[1:] = [f"resume='{quoted}'", "trust=true", "hydra.mode=RUN"]
     with read_write(settings):
         settings.run.dir = config["folder"]
     os.environ["FIRST_PROCESS"] = str(os.getpid())
@@ -112,16 +105,16 @@ def config_of(build: Build, cfg: DictConfig, settings: Any) -> tuple[dict[str, A
     from tabrun.runs.run import Run
     from tabrun.runs.trust import recorded
 
-    config = resolved(build, cfg, settings.runtime.output_dir, test=cfg.test and not in_sweep())
-    start = None
+    config, start = resolved(build, cfg, settings.runtime.output_dir, test=cfg.test and not in_sweep()), None
     if cfg.rerun:
-        run = Run.open(cfg.rerun, build, trust=cfg.trust)
-        own = recorded(run.trusted(*run.config), config["folder"], cfg.trust)
-        return own | {"test": own["test"] and cfg.test}, None
-    if cfg.resume:
+        own = recorded(Run.open(cfg.rerun, build, trust=cfg.trust).trusted(), config["folder"], cfg.trust)
+        config = own | {"test": own["test"] and cfg.test}
+    elif cfg.resume:
         config, start = continued(build, config, said(settings.overrides.task) - {"resume", "trust"}, cfg.trust)
     elif in_sweep():
         start = goes_on(config)
     if start is None and FIRST_PROCESS:
         clear(Path(config["folder"]))  # what an attempt has left that was cut before its first checkpoint
+        Path(config["folder"], STARTED).parent.mkdir(exist_ok=True)  # as Hydra may be told to make none
+        write_json(Path(config["folder"], STARTED), config)
     return config, start

@@ -4,24 +4,19 @@ import math
 import os
 import sys
 from collections.abc import Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from hydra import compose
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from tabrun.cli.errors import UserError, errors_that_end
 from tabrun.cli.keys import check_keys, composing, describe, leaves, plain, same_type, shipped
-from tabrun.runs.build import Build, conf
+from tabrun.runs.build import Build
 from tabrun.runs.folder import LOCK, check_around, claim, lock, read_json, write_json
-from tabrun.runs.resume import absolute, check_beside, check_earlier, check_links, resumable, said
+from tabrun.runs.resume import check_beside, check_earlier, check_links, resumable, said
 from tabrun.tables.files import files_of
 
 FIRST_PROCESS = int(os.environ.get("LOCAL_RANK", 0)) == 0  # of those that trainer=ddp starts
@@ -37,7 +32,6 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "mode": ("auto", "min", "max"),
     "speed.compile": (None, "default", "reduce-overhead", "max-autotune"),
 }
-MOST_JOBS = 100_000  # of a sweep
 
 
 class Guard(Callback):
@@ -47,16 +41,15 @@ class Guard(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         with errors_that_end(), composing(self.build):
-            if FIRST_PROCESS:  # the others have its words and more, and share its folder
+            if FIRST_PROCESS:  # the others go on with what it has begun
                 check_beside(config, self.build)
+                check_values(config, config.hydra.runtime.choices, self.build)
             if config.hydra.runtime.choices["hydra/sweeper"] == "optuna":
                 raise UserError("hydra/sweeper=optuna searches with many runs: add -m")
-            check_values(config, config.hydra.runtime.choices, self.build)
             with read_write(config), open_dict(config):
                 if config.resume is not None:
                     config.folder = str(resumable(str(config.resume)))
                     config.hydra.output_subdir = None  # the run's own record in .hydra/ stays as it is
-                absolute(config)
             folder = Path(config.hydra.run.dir)
             if config.resume is not None or os.path.lexists(folder / LOCK):  # what a killed run leaves is written over
                 check_links(folder, config.trust)
@@ -66,71 +59,30 @@ class Guard(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         with errors_that_end(), composing(self.build):
-            check_multirun(config)
-            task = config.hydra.overrides.task
+            task, params = list(config.hydra.overrides.task), config.hydra.sweeper.get("params") or {}
+            for key in ("resume", "rerun"):
+                if config[key] is not None or key in said(task) | {*params}:
+                    raise UserError(f"{key}= is for one run: leave out -m (a sweep goes on when it is started again)")
+            if "hydra.sweep.subdir" in said(config.hydra.overrides.hydra):
+                raise UserError("hydra.sweep.subdir: the folder of each job is its number: leave it out")
             words = [word for word in task if not word.startswith(("folder=", "sweep.trials="))]
             words += [word for word in config.hydra.overrides.hydra if word.startswith("hydra/sweeper=")]
-            words += [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+            words += [f"{key}={value}" for key, value in params.items()]
             file = Path(config.hydra.sweep.dir) / "sweep.json"
-            check_around(file.parent, below=True)
+            check_around(file.parent)
             if os.path.lexists(file) or os.path.lexists(file.with_name(LOCK)):
                 check_links(file.parent, config.trust)
             if file.exists() and read_json(file, list[str]) == words:
                 return lock(file.parent)  # the same sweep goes on: its finished jobs are skipped
-            check_sweep(config, self.build)
             claim(file.parent)
             write_json(file, words)
 
 
-def check_multirun(config: DictConfig) -> None:
-    """Raises UserError for what belongs to one run, or would have all jobs write in one folder."""
-    keys = said(config.hydra.overrides.task) | {*(config.hydra.sweeper.get("params") or {})}
-    if again := [key for key in ("resume", "rerun") if config[key] is not None or key in keys]:
-        raise UserError(f"{again[0]}= is for one run: leave out -m (a sweep goes on when it is started again)")
-    if "hydra.sweep.subdir" in said(config.hydra.overrides.hydra):
-        raise UserError("hydra.sweep.subdir: the folder of each job is its number: leave it out")
-
-
-def check_sweep(config: DictConfig, build: Build) -> None:
-    """Composes with the first value of each swept key, and with every choice of a swept group: their names exist.
-
-    Both ends of an interval are in range, and the jobs can be counted.
-    """
-    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    parsed = parser.parse_overrides(list(config.hydra.overrides.task))
-    fixed = [str(o.input_line) for o in parsed if not o.is_sweep_override()]
-    discrete = {o.get_key_element(): o.sweep_string_iterator() for o in parsed if o.is_discrete_sweep()}
-    listed = {key: list(islice(values, MOST_JOBS + 1)) for key, values in discrete.items()}
-    searched, sizes = config.hydra.runtime.choices["hydra/sweeper"] == "optuna", [*map(len, listed.values())]
-    if 0 in sizes:
-        raise UserError(f"{next(key for key, values in listed.items() if not values)}: it holds no value")
-    if (max(sizes, default=1) if searched else math.prod(sizes)) > MOST_JOBS:
-        raise UserError(f"{', '.join(listed)}: a sweep may list {MOST_JOBS:,} values or jobs at the most")
-    firsts = [f"{key}={values[0]}" for key, values in listed.items()]
-    for override in parsed:
-        if isinstance(interval := override.value(), IntervalSweep):
-            if not searched:
-                raise UserError(f"{override.input_line} is to be searched: add hydra/sweeper=optuna, or list values")
-            for end in (interval.start, interval.end):
-                found = compose("config", [*fixed, *firsts, f"{override.get_key_element()}={end}"])
-                check_values(found, config.hydra.runtime.choices, build)
-        elif override.is_sweep_override():
-            values = listed[override.get_key_element()]
-            for value in values if (conf(build) / override.key_or_group).is_dir() else values[:1]:
-                compose("config", [*fixed, f"{override.get_key_element()}={value}"])
-
-
 def check_values(cfg: DictConfig, choices: Mapping[str, Any], build: Build) -> None:
-    """Raises UserError for a value whose type differs from the one it overrides, or that is out of its range.
-
-    choices: those that were made of each config group.
-    """
+    """Raises UserError for a value of another type, or out of its range; choices: those made of each config group."""
     chosen = {group: name for group, name in choices.items() if name and "/" not in group}
     own = [f"{group}={name}" for group, name in chosen.items() if group not in ("experiment", "debug")]
-    types, sections = shipped(*own)
-    for key in sections:
-        if not OmegaConf.is_dict(cfg.get(key)):
-            raise UserError(f"{key} cannot be left out as a whole: set {key}.NAME=null for what is not wanted")
+    types = shipped(*own)
     check_keys(cfg, types)
     groups = {key.rpartition(".")[0] for key in types}
     for key, value in leaves(plain(cfg)):

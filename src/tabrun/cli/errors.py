@@ -47,8 +47,6 @@ def checkpoint_file(path: str | Path, name: str = "best") -> Path:
 
 
 def check_file(path: str) -> None:
-    if Path(path).is_dir():
-        raise UserError(f"{path} is a folder: name a file")
     if not Path(path).is_file():
         raise UserError(f"there is no file {path}")
 
@@ -103,10 +101,7 @@ def explained(error: BaseException) -> str | None:
 
 @contextmanager
 def value_of(key: str, package: str) -> Iterator[None]:
-    """Turns what a library says of a person's value into a UserError that names its key.
-
-    package: the template's, whose own errors are bugs, as the library's are: they keep their traceback.
-    """
+    """Names the key in what a library says of a person's value; errors of the template's `package` stay as they are."""
     try:
         yield
     except UserError:

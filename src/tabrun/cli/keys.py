@@ -1,23 +1,19 @@
 """Keys: those that the config has, the nearest right one, and what Hydra's errors about them mean."""
 
 import difflib
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
-from hydra.errors import HydraException, InstantiationException, OverrideParseException
+from hydra import compose
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
 from tabrun.cli.errors import UserError
-from tabrun.runs.build import Build, conf
+from tabrun.runs.build import Build
 
 DEFAULTS: dict[str, Any] = {  # of the keys that the library reads; Hydra puts them under conf/'s, which may lack some
     **{"folder": "outputs/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}", "seed": 0, "monitor": "val/loss", "mode": "auto"},
@@ -45,46 +41,21 @@ def composing(build: Build) -> Iterator[None]:
 
 
 def explain(error: Exception, build: Build) -> str:
-    """What is wrong with what was typed; for what is not told from that, the error's own words."""
+    """What is wrong with what was typed; for what is not told from the error's fields, its own words."""
     if isinstance(error, OverrideParseException):
         reason = error.message.splitlines()[0]
         return f"cannot read {error.override!r} ({reason}): say KEY=VALUE, with odd text quoted: \"KEY='VALUE'\""
-    if isinstance(error, HydraException):
-        GlobalHydra.instance().clear()  # to compose once more
-        groups = {path.name: sorted(file.stem for file in path.glob("*.yaml")) for path in conf(build).iterdir()}
-        words = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
-        overrides = OverridesParser.create().parse_overrides(words)
-        if found := wrong_choice(overrides, groups) or wrong_key(overrides, groups, build):
-            return found
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        return f"there is no {group}={name}{nearest(name, [*error.options])}: there are {', '.join(error.options)}"
+    for cause in (error, error.__cause__):
+        if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
+            prefix, _, name = cause.full_key.rpartition(".")
+            there: Any = OmegaConf.to_container(cause.parent_node) if cause.parent_node else {}
+            known = [f"{prefix}.{key}".lstrip(".") for key in (*there, *(key for key, _ in leaves(there)))]
+            meant = f" (did you mean {build.MEANT[name]}?)" if name in build.MEANT else nearest(cause.full_key, known)
+            return f"there is no key {cause.full_key}{meant}"
     return str(error) or str(error.__cause__)
-
-
-def wrong_choice(overrides: list[Override], groups: Mapping[str, list[str]]) -> str | None:
-    """What is wrong with an override that chooses what is not there."""
-    for override in overrides:
-        key, options = override.key_or_group, groups.get(override.key_or_group, [])
-        values = override.sweep_string_iterator() if override.is_discrete_sweep() else [override.value()]
-        for value in values if options else ():
-            for name in value if isinstance(value, list) else [value]:
-                if name is not None and str(name) not in options:
-                    return f"there is no {key}={name}{nearest(str(name), options)}: there are {', '.join(options)}"
-    return None
-
-
-def wrong_key(overrides: list[Override], groups: Mapping[str, list[str]], build: Build) -> str | None:
-    """What is wrong with an override of a key that is not there, with the groups that the others choose."""
-    chosen = [str(one.input_line) for one in overrides if one.key_or_group in groups and not one.is_sweep_override()]
-    try:
-        with initialize_config_dir(str(conf(build)), version_base="1.3"):
-            composed = OmegaConf.to_container(compose("config", chosen, return_hydra_config=True))
-    except HydraException:  # something else is wrong, which the first error says
-        return None
-    known = [*groups, *(key for key, _ in leaves(composed))]
-    for key in (one.key_or_group for one in overrides if one.type in (OverrideType.CHANGE, OverrideType.DEL)):
-        if "/" not in key and key not in known and not any(name.startswith(f"{key}.") for name in known):
-            meant = build.MEANT.get(key.rsplit(".", 1)[-1])
-            return f"there is no key {key}{f' (did you mean {meant}?)' if meant else nearest(key, known)}"
-    return None
 
 
 def plain(cfg: DictConfig) -> Any:
@@ -102,19 +73,17 @@ def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 @cache  # the jobs of a sweep mostly make the same choices, and to compose takes 0.1 s
-def shipped(*chosen: str) -> tuple[dict[str, Any], list[str]]:
-    """Of the config as it is shipped, with these groups chosen: its values by key, and its sections."""
-    config = compose("config", list(chosen))
-    return dict(leaves(plain(config))), [str(key) for key in config if OmegaConf.is_dict(config[key])]
+def shipped(*chosen: str) -> dict[str, Any]:
+    """The values by key of the config as it is shipped, with these groups chosen."""
+    return dict(leaves(plain(compose("config", list(chosen)))))
 
 
 def check_keys(cfg: DictConfig, types: Mapping[str, Any]) -> None:
-    """Raises UserError for a shipped key that was taken out, unless something else is called, or became a group.
-
-    types: the shipped values by key.
-    """
+    """Raises UserError for a shipped key that was taken out or became a group; types: the shipped values by key."""
     for key, value in types.items():
         group, _, name = key.rpartition(".")
+        if group and not OmegaConf.is_dict(cfg.get(section := key.partition(".")[0])):
+            raise UserError(f"{section} cannot be left out as a whole: set {section}.NAME=null for what is not wanted")
         node = OmegaConf.select(cfg, group) if group else cfg
         if not OmegaConf.is_dict(node):
             continue
@@ -147,7 +116,7 @@ def describe(default: Any) -> str:
 def nearest(word: str, words: list[str]) -> str:
     """ ", did you mean ...?" with the closest of `words`, or nothing."""
     last = {key.rsplit(".", 1)[-1]: key for key in words}
-    close = difflib.get_close_matches(word, words, 1, 0.7) or [
-        last[name] for name in difflib.get_close_matches(word.rsplit(".", 1)[-1], list(last), 1, 0.6)
-    ]
+    close = difflib.get_close_matches(word, words, 1, 0.7)
+    by_last = difflib.get_close_matches(word.rsplit(".", 1)[-1], list(last), 1, 0.6)
+    close += [last[name] for name in by_last]
     return f" (did you mean {close[0]}?)" if close else ""

@@ -1,7 +1,5 @@
 """Roles: what a name in a config may stand for, by the part that it plays; `resolve` finds it."""
 
-from __future__ import annotations
-
 import difflib
 import importlib
 import sys
@@ -37,10 +35,7 @@ ROLES = (MODULE, CALLBACK, DATA)
 
 
 def resolve(key: str, target: Any, role: Role, package: str) -> Any:
-    """Gives what the node at this key of the config names; UserError for what does not play the role.
-
-    package: the template's.
-    """
+    """Gives what the node at this key of `package`'s config names; UserError for what does not play the role."""
     if (found := playing(target, role, package)) is None:
         ways = [f"a class of {package}", *([f"a function of it that says -> {role}"] if role.by_function else [])]
         ways += [f"one of {module}" for module in role.modules]
@@ -64,10 +59,7 @@ def why(target: Any, role: Role, package: str) -> str:
 
 
 def playing(target: Any, role: Role, package: str) -> Any:
-    """What this full name stands for, if it plays the role, or None.
-
-    Importing a module runs its code, so that none is imported but the package's own and the role's.
-    """
+    """What this full name stands for, if it plays the role, or None; no other package's code is run to find out."""
     module, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
     top = module.partition(".")[0]
     allowed = top == package or module in role.modules

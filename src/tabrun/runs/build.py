@@ -84,6 +84,7 @@ def resolved(build: Build, cfg: DictConfig, folder: Path | str, test: bool) -> C
 
     from tabrun.runs.resume import absolute
 
+    cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     absolute(cfg)
     cfg.folder, cfg.test = str(folder), test
     cfg.mode = build.better({str(key): value for key, value in cfg.items()})

@@ -1,7 +1,5 @@
 """Checkpoint: one of our files of weights, whoever sent it, looked at before anything in it is used."""
 
-from __future__ import annotations
-
 import io
 import json
 import os
@@ -62,9 +60,8 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     except UserError as error:
         raise UserError(f"{file} is not a checkpoint of this project: {error}") from None
     if (found := content.get("format", 1)) != FORMAT:
-        raise UserError(
-            f"{file} has format {str(found)[:20]}, and this version reads {FORMAT}: use the one that wrote it"
-        )
+        known = f"this version reads {FORMAT}: use the one that wrote it"
+        raise UserError(f"{file} has format {str(found)[:20]}, and {known}")
     return content | {"schema": schema}
 
 

@@ -1,7 +1,5 @@
 """CSV log: metrics.csv, a row for each step that something is logged at; what was written before stays whole."""
 
-from __future__ import annotations
-
 import csv
 import io
 import os
@@ -15,11 +13,7 @@ from tabrun.runs.folder import sync, write_whole
 
 
 class CsvLog(Logger):
-    """Writes folder/metrics.csv, its columns in alphabetical order.
-
-    Lightning's own CSVLogger empties the file and writes it again when a column comes, and in a folder that has one it
-    begins anew.
-    """
+    """Writes folder/metrics.csv, columns in alphabetical order; Lightning's CSVLogger empties it for each new one."""
 
     name = version = ""
 
@@ -38,8 +32,8 @@ class CsvLog(Logger):
         numbers = {name: getattr(value, "item", lambda value=value: value)() for name, value in metrics.items()}
         self.rows.append(numbers | {"step": step})
 
-    def log_hyperparams(self, *arguments: Any, **named: Any) -> None:
-        """Writes nothing: the checkpoints hold the config."""
+    def log_hyperparams(self, params: Any, metrics: Any = None) -> None:  # type: ignore[override]
+        """Writes nothing: the checkpoints hold the config, and metrics.json stands beside it."""
 
     @rank_zero_only
     def save(self) -> None:
@@ -68,10 +62,8 @@ class CsvLog(Logger):
 
     def go_on(self, size: int, columns: list[str]) -> None:
         """Drops what was written after `position` gave these."""
-        self.columns = columns if self.file.exists() else []
-        if not size:
-            self.file.unlink(missing_ok=True)
-        elif self.file.exists():
+        if self.file.exists():
+            self.columns = columns
             write_whole(self.file, self.text(self.written(), header=True)[:size])
 
     def written(self) -> list[dict[str, Any]]:

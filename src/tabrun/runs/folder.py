@@ -4,50 +4,46 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tabrun.cli.errors import UserError
+from tabrun.cli.errors import UserError, explained
 from tabrun.tables.plain import fits
 
 MOST_JSON = 2**24  # bytes of a file of ours
-LOCK, STARTED = ".lock", ".hydra/overrides.yaml"  # the last that Hydra writes before a run
+LOCK, STARTED = ".lock", ".hydra/config.json"  # the config that a run starts with, resolved
+UNTRAINED = (".hydra", "log", "tensorboard", "train.log", "multirun.yaml", "sweep.json", "optuna.db")
 
-made: dict[Path, list[Path]] = {}  # by folder that this process has claimed: it and those above that it made
 held: dict[Path, Any] = {}  # by folder that this process writes in: its lock, which ends with it, however it ends
 
 
 def claim(folder: Path) -> None:
-    """Makes `folder` and locks it; UserError when anything is in it, or another process has it."""
-    if folder.is_file():
-        raise UserError(f"folder={folder} is a file: name a new folder")
-    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    """Makes `folder` and locks it; UserError when anything is in it, or another process has it.
+
+    What a command of ours has left that was killed, or was a mistake, before anything was trained is taken away.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"folder={folder} cannot be made: {error.strerror}") from None
+        raise UserError(f"folder={folder} cannot be made: {error.strerror}: name a new folder") from None
     check_empty(folder)
     lock(folder)
     check_empty(folder)  # as another process may have come and gone
-    made[folder.resolve()] = new
+    clear(folder, UNTRAINED)
 
 
 def check_empty(folder: Path) -> None:
-    finished = "a finished run" if (folder / "metrics.json").exists() else "files"
-    names = {path.name for path in folder.iterdir()}
-    if LOCK in names and not (folder / STARTED).exists():  # what one leaves that was killed before it began
-        names = {name for name in names - {LOCK, "train.log", ".hydra"} if not name.endswith(".part")}
-    if names:
+    names = {path.name for path in folder.iterdir() if path.suffix != ".part"}
+    if names.difference(UNTRAINED, [LOCK]) or (names and LOCK not in names):
+        finished = "a finished run" if "metrics.json" in names else "files"
         raise UserError(f"folder={folder} holds {finished} already: name a new folder, or remove this one first")
 
 
 def lock(folder: Path) -> None:
-    """Keeps every other process from writing in `folder` until `unlock`, or the end of this one.
-
-    UserError: another process writes there, or the disk has no locks.
-    """
+    """Keeps every other process from writing in `folder` until `unlock`; UserError: one does, or there are no locks."""
     from filelock import FileLock, Timeout
 
     place = folder.resolve()
@@ -58,9 +54,8 @@ def lock(folder: Path) -> None:
     try:
         own.acquire(blocking=False)
     except Timeout:
-        raise UserError(
-            f"folder={folder} is being written by another process: wait for it, or name another folder"
-        ) from None
+        hint = "wait for it, or name another folder"
+        raise UserError(f"folder={folder} is being written by another process: {hint}") from None
     except (OSError, NotImplementedError) as error:
         raise UserError(f"folder={folder} cannot be locked ({error}): name a folder on another disk") from None
     held[place] = own, os.stat(place / LOCK).st_ino
@@ -73,34 +68,17 @@ def unlock(folder: Path) -> None:
         own[0].release()
 
 
-def check_around(folder: Path, below: bool = False) -> None:
-    """Raises UserError when another process writes in a folder that this one lies in, or, with `below`, in its own."""
+def check_around(folder: Path) -> None:
+    """Raises UserError when another process writes in a folder that this one lies in, or in one that it holds."""
     above = [path for path in folder.absolute().parents if (path / "sweep.json").exists() or (path / STARTED).exists()]
-    for path in above + ([lock.parent for lock in folder.glob(f"*/{LOCK}")] if below else []):
+    for path in (*above, *(lock.parent for lock in folder.glob(f"*/{LOCK}"))):
         if (path / LOCK).exists() and path.resolve() not in held:
             lock(path)
             unlock(path)
 
 
-def release(folder: Path) -> None:
-    """Takes back what this process has claimed, when nothing has been trained."""
-    claimed = made.pop(folder.resolve(), None)
-    if claimed is None or (folder / "checkpoints").exists() or any(folder.glob("[0-9]*")):
-        return
-    remove(folder, ".hydra", "log", "tensorboard", "train.log", "multirun.yaml", "sweep.json", "optuna.db")
-    unlock(folder)
-    remove(folder, LOCK)
-    for path in claimed:
-        if path.exists() and not any(path.iterdir()):
-            path.rmdir()
-
-
-def clear(folder: Path) -> None:
+def clear(folder: Path, names: Iterable[str] = ("checkpoints", "log", "tensorboard", "error.txt")) -> None:
     """Takes away what an attempt has left that is not gone on from."""
-    remove(folder, "checkpoints", "log", "tensorboard", "error.txt")
-
-
-def remove(folder: Path, *names: str) -> None:
     for path in (folder / name for name in names):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -108,12 +86,23 @@ def remove(folder: Path, *names: str) -> None:
             path.unlink(missing_ok=True)
 
 
+def note_error(folder: Path, error: Exception) -> None:
+    """Writes the error in one line, and its traceback, into the folder of a sweep's job."""
+    try:
+        lock(folder)
+    except UserError:  # another process goes on there
+        return
+    text = [" ".join((explained(error) or str(error)).split()), "\n\n", *traceback.format_exception(error)]
+    write_whole(folder / "error.txt", "".join(text).encode())
+    unlock(folder)
+
+
 def read_json(path: Path, kind: Any) -> Any:
-    """The content of one of our files, all numbers as float; UserError unless it is of this type."""
+    """The content of one of our files; UserError unless it is of this type."""
     try:
         if path.exists() and not (path.is_file() and path.stat().st_size <= MOST_JSON):
             raise UserError(f"no file of at most {MOST_JSON >> 20} MB")
-        content = json.loads(path.read_text(), parse_int=float)
+        content = json.loads(path.read_text())
         if fits(content, kind):
             return content
         raise UserError(f"it holds no {kind}")

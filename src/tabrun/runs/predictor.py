@@ -1,7 +1,5 @@
 """Predictor: what `load` gives: a net with its schema, for tensors, arrays and frames."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -64,10 +62,7 @@ class TrainedClassifier(nn.Module):
 
 
 def decide(probabilities: Tensor, threshold: float | None = None) -> Tensor:
-    """Class indices (rows,) for probabilities (rows, classes).
-
-    The most probable class wins; with two classes, class 1 wins from `threshold` (0.5 when None) upwards.
-    """
+    """Class indices (rows,) of probabilities (rows, classes); of two, class 1 from `threshold` (None: 0.5) upwards."""
     if probabilities.shape[-1] == 2:
         return (probabilities[..., 1] >= (0.5 if threshold is None else threshold)).long()
     if threshold is not None:

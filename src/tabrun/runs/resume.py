@@ -1,7 +1,4 @@
-"""Resume: earlier runs: one to go on with, one to repeat, or one whose weights to start from.
-
-Nothing heavy is imported up here, as what is said of them is checked before anything is built.
-"""
+"""Resume: earlier runs: one to go on with, one to repeat, or one whose weights to start from."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tabrun.cli.errors import UserError, checkpoint_file, shown
 from tabrun.runs.build import Build, Config
-from tabrun.runs.folder import STARTED, read_metrics
+from tabrun.runs.folder import STARTED, read_json, read_metrics
 
 if TYPE_CHECKING:
     from tabrun.runs.run import Run
@@ -29,13 +26,13 @@ log = logging.getLogger(__name__)
 def check_earlier(config: DictConfig) -> None:
     """Raises UserError where `rerun` or `init_from` is not an earlier run."""
     for key in ("rerun", "init_from"):
-        if (path := config[key]) is None:
-            continue
-        if not Path(str(path)).exists():
-            raise UserError(f"{key}={path}: there is no checkpoint and no run's folder of this name")
-        if key == "rerun" and not (Path(str(path)) / "metrics.json").exists():
-            raise UserError(f"rerun={path} is no finished run: it has no metrics.json to compare with")
-        checkpoint_file(path)
+        if (path := config[key]) is not None:
+            try:
+                checkpoint_file(path)
+            except UserError as error:
+                raise UserError(f"{key}={path}: {error}") from None
+            if key == "rerun" and not Path(str(path), "metrics.json").exists():
+                raise UserError(f"rerun={path} is no finished run: it has no metrics.json to compare with")
 
 
 def is_table(path: str) -> bool:
@@ -70,27 +67,25 @@ def check_beside(config: DictConfig, build: Build) -> None:
     """Raises UserError for what is said beside `rerun` or `resume` and would be taken from the run itself."""
     keys = said(config.hydra.overrides.task)
     more = (*build.MORE, "speed.threads", *build.BESIDE, "test", "trust")
-    beside: dict[str, tuple[str, ...]] = {"rerun": ("folder", "test", "trust"), "resume": more}
-    for verb, allowed in beside.items():
+    for verb, allowed in (("rerun", ("folder", "test", "trust")), ("resume", more)):
         if config[verb] is not None and (wrong := sorted(keys - {verb, *allowed})):
-            raise UserError(
-                f"{verb}={config[verb]} takes {wrong[0]} from the run itself: leave it out; beside {verb} there may be "
-                f"{', '.join(allowed)}"
-            )
-    if config.resume is not None and not keys & {*build.MORE} and (Path(str(config.resume)) / "metrics.json").exists():
-        raise UserError(
-            f"resume={config.resume} is finished: raise {' or '.join(build.MORE)}, or say rerun= to repeat it"
-        )
+            beside = f"leave it out; beside {verb} there may be {', '.join(allowed)}"
+            raise UserError(f"{verb}={config[verb]} takes {wrong[0]} from the run itself: {beside}")
+    if config.resume is not None and not keys & {*build.MORE} and Path(str(config.resume), "metrics.json").exists():
+        more_of = " or ".join(build.MORE)
+        raise UserError(f"resume={config.resume} is finished: raise {more_of}, or say rerun= to repeat it")
 
 
 def resumable(name: str) -> Path:
-    """The folder of the run to go on with, or for `latest` of the newest under outputs/ that was cut off."""
+    """The folder to go on in: of this name, or the newest under outputs/ that has neither finished nor failed."""
     folder = Path(name)
     if name == "latest":
-        marks = [file for file in Path("outputs").rglob(STARTED) if was_cut(file.parents[1])]
-        if not marks:
+        ends = ("metrics.json", "error.txt", "../sweep.json")
+        folders = {file.parents[1] for file in Path("outputs").rglob(STARTED)}
+        cut = [one for one in folders if not any((one / end).exists() for end in ends)]
+        if not cut:
             raise UserError("resume=latest: there is no unfinished run under outputs/: name its folder")
-        folder = max(marks, key=lambda file: file.stat().st_mtime).parents[1]
+        folder = max(cut, key=lambda one: (one / STARTED).stat().st_mtime)
     if not folder.is_dir():
         raise UserError(f"resume={name}: there is no run's folder of this name")
     if not any((folder / file).exists() for file in (STARTED, "checkpoints/last.ckpt")):
@@ -98,27 +93,18 @@ def resumable(name: str) -> Path:
     return folder
 
 
-def was_cut(folder: Path) -> bool:
-    """Whether a run has neither finished nor failed here; a job of a sweep goes on with its sweep."""
-    ended = (folder / "metrics.json", folder / "error.txt", folder.parent / "sweep.json")
-    return not any(file.exists() for file in ended)
-
-
 def continued(build: Build, config: Config, keys: Iterable[str], trust: bool) -> tuple[Config, dict[str, Any] | None]:
-    """The config of the run in this config's folder, but for these keys, and what its last.ckpt holds, if there is one.
-
-    Without one the config is that of its start.
-    """
+    """The config of the run in this config's folder but for these keys, and what its last.ckpt holds, or None."""
     from tabrun.runs.run import Run
-    from tabrun.runs.trust import recorded, started
+    from tabrun.runs.trust import check_config, recorded
 
     folder = Path(config["folder"])
     start = last_content(folder)
-    if start:
-        run = Run.of(start, folder / "checkpoints" / "last.ckpt", build, trust)
-        own = recorded(run.trusted(*run.config), folder, trust)
-    else:
-        own = recorded(started(build, folder, trust), folder, trust)
+    run = Run.open(folder, build, "last", trust) if start else None
+    own = run.trusted() if run else read_json(folder / STARTED, dict[str, Any])
+    if not (run or trust):
+        check_config(own, folder / STARTED, build)
+    own = recorded(own, folder, trust)
     for key in keys:
         path = key.split(".")
         there, here = own, config
@@ -127,16 +113,13 @@ def continued(build: Build, config: Config, keys: Iterable[str], trust: bool) ->
             if there is None or here is None:
                 raise UserError(f"{key}: {shown(folder)} was trained without it")
         there[path[-1]] = here[path[-1]]
-    if start:
+    if run:
         build.check_more(run.config, own, run.num_epochs)
     return own | {"resume": None}, start
 
 
 def last_content(folder: Path) -> dict[str, Any] | None:
-    """What last.ckpt holds; where it is damaged, the one before takes its place, and a line says so.
-
-    None: there is none yet.
-    """
+    """What last.ckpt holds, or None; where it is damaged, the one before takes its place, and a line says so."""
     from tabrun.runs.checkpoint_file import alias, read_checkpoint
 
     last, previous = (folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous"))
@@ -147,10 +130,9 @@ def last_content(folder: Path) -> dict[str, Any] | None:
     except UserError as error:
         if not previous.exists():
             raise
-        content = read_checkpoint(previous)
         log.warning("%s: going on from previous.ckpt, an epoch or less before", error)
         alias(previous, last)
-        return content
+        return read_checkpoint(last)
 
 
 def goes_on(config: Config) -> dict[str, Any] | None:

@@ -46,49 +46,30 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path, build: Build, checkpoint: str = "best", trust: bool = False) -> Run:
-        """Reads a run's folder (its best.ckpt, or its last.ckpt) or a checkpoint file; UserError if it is neither.
-
-        trust: whether its config may have anything called, or only what conf/ names.
-        """
+        """Reads a run's folder, or a checkpoint file; trust: whether its config may have anything called."""
         file = checkpoint_file(path, checkpoint)
-        return cls.of(read_checkpoint(file), file, build, trust)
-
-    @classmethod
-    def of(cls, content: dict[str, Any], file: Path, build: Build, trust: bool) -> Run:
-        """The run of a checkpoint's content, which was read from `file`."""
-        return cls(
-            path=file,
-            config=content["config"],
-            schema=content["schema"],
-            record=content["record"],
-            num_epochs=content["epoch"] + 1,
-            weights={k.removeprefix("net."): v for k, v in content["state_dict"].items() if k.startswith("net.")},
-            build=build,
-            trust=trust,
-        )
+        content = read_checkpoint(file)
+        weights = {k.removeprefix("net."): v for k, v in content["state_dict"].items() if k.startswith("net.")}
+        epochs = content["epoch"] + 1
+        return cls(file, content["config"], content["schema"], content["record"], epochs, weights, build, trust)
 
     def classifier(self) -> TrainedClassifier:
         try:
             net = self.build.net(self.config, self.schema, sum(weight.numel() for weight in self.weights.values()))
-            if wrong := [name for name, value in net.state_dict().items() if not same_kind(value, self.weights[name])]:
-                raise TypeError(f"{wrong[0]} is of another type")
+            for name, value in net.state_dict().items():
+                if value.is_floating_point() != self.weights[name].is_floating_point():
+                    raise TypeError(f"{name} is of another type")
             net.load_state_dict(self.weights)
             return TrainedClassifier(net, self.schema)
         except (RuntimeError, TypeError, KeyError, OverflowError) as error:
             raise UserError(f"{self.path}: its weights do not fit its config: {str(error).splitlines()[-1]}") from None
 
-    def trusted(self, *keys: str) -> Config:
-        """The config; UserError when something at these keys may not be called."""
-        from tabrun.runs.trust import (  # only here, as they read conf/ with OmegaConf
-            check_plain,
-            check_recorded,
-            check_targets,
-        )
+    def trusted(self) -> Config:
+        """The config; UserError when something in it may not be called."""
+        from tabrun.runs.trust import check_config  # here, as it reads conf/ with OmegaConf
 
         if not self.trust:
-            check_plain(self.config, self.path)
-            check_targets([self.config[key] for key in keys], self.path, self.build)
-            check_recorded(self.config, self.path, self.build)
+            check_config(self.config, self.path, self.build)
         self.classifier()  # made before anything is written
         return self.config
 
@@ -98,7 +79,7 @@ class Run:
 
     def measure(self, data: TabularData, part: str) -> dict[str, float]:
         """The run's loss and metrics on its val or test rows."""
-        classifier, measures = self.classifier(), self.build.measures(self.trusted("metrics"), self.schema)
+        classifier, measures = self.classifier(), self.build.measures(self.trusted(), self.schema)
         for rows, labels, *weights in data.batches(part):
             measures.update(classifier(rows), labels, *weights)
         return {name: value.item() for name, value in measures.compute(part).items()}
@@ -128,7 +109,7 @@ class Run:
 
     def data(self) -> TabularData:
         """The run's own table and split; UserError when its rows are not the ones that the run saw."""
-        table = set_up(self.build, self.trusted("data"), self.schema)
+        table = set_up(self.build, self.trusted(), self.schema)
         if table.sha256 != self.record["data_sha256"]:
             raise UserError(f"{table.path} has changed since {self.path} was written: its rows have another hash")
         return table
@@ -137,11 +118,6 @@ class Run:
 def load(path: str | Path, build: Build) -> TrainedClassifier:
     """The trained classifier in a run's folder or a checkpoint file; neither Hydra nor Lightning is needed."""
     return Run.open(path, build).classifier()
-
-
-def same_kind(one: Tensor, other: Tensor) -> bool:
-    """Whether both hold real numbers, of whatever precision, or both the same other type."""
-    return one.dtype == other.dtype or (one.is_floating_point() and other.is_floating_point())
 
 
 def record(table: TabularData, device: str) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """Trust: what a config that comes out of a checkpoint may have called; whoever wrote the file chose the names in it."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import re
@@ -14,63 +12,48 @@ from typing import Any
 import yaml
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from tabrun import NAMES
 from tabrun.cli.errors import UserError, shown
 from tabrun.cli.keys import DEFAULTS, leaves
 from tabrun.cli.roles import DATA, ROLES, playing
-from tabrun.runs.build import Build, Config, conf, package_of, resolved
-from tabrun.runs.checkpoint_file import is_plain
+from tabrun.runs.build import Build, Config, conf, package_of
 
-MOST_YAML = 2**16  # bytes; conf/ makes 4,000 of them
-REFERENCE = re.compile(r"\$\{([\w.]+)\}")  # to another key of the config, by its full name
 PLACE = re.compile(r"dir|folder|path|root|uri|url")  # keys that say where something is written
 LEADS_OUT = re.compile(r"^~|\.\.|:/|::|\$")
 
 
+def check_config(config: Config, path: object, build: Build) -> None:
+    """Raises UserError for what the command line would not take, or would have something called that is not ours."""
+    try:
+        check_targets(config, path, build)
+        check_recorded(config, path, build)
+    except RecursionError:
+        raise UserError(f"{path} holds lists of lists without an end: take it from a copy") from None
+
+
 def check_targets(node: Any, path: object, build: Build) -> None:
-    """Raises ValueError where `node` holds a `_target_` that is none of ours, or an interpolation that could be one.
+    """Raises UserError where `node` holds a `_target_` that is none of ours, or an interpolation that could be one.
 
     Ours are what conf/ names, the other classes of the libraries' modules that it names, our tables, and what plays a
     role; `check_recorded` says where.
     """
-    check_plain(node, path)
-    for _, target in called(node):
-        if not is_ours(target, build):
-            raise UserError(
-                f"{path} would call {str(target)[:80]!r}, which conf/ does not name: if you trust whoever "
-                "wrote it, say --trust (with train: trust=true)"
-            )
+    trust = "if you trust whoever wrote it, say --trust (with train: trust=true)"
+    for _, part in parts(node):
+        if isinstance(part, str) and "${" in part:  # such as ${oc.create:...}, which makes a config of it
+            raise UserError(f"{path} holds {part[:80]!r}, to be interpolated: {trust}")
+        if isinstance(part, dict) and "_target_" in part and not is_ours(part["_target_"], build):
+            raise UserError(f"{path} would call {str(part['_target_'])[:80]!r}, which conf/ does not name: {trust}")
 
 
-def check_plain(node: Any, path: object) -> None:
-    """Raises UserError for a text that would be interpolated, such as ${oc.create:...}, which makes a config of it."""
-    for part in parts(node):
-        if isinstance(part, str) and "${" in part:
-            raise UserError(
-                f"{path} holds {part[:80]!r}, to be interpolated: if you trust whoever wrote it, say --trust"
-            )
-
-
-def parts(node: Any) -> Iterator[Any]:
-    """The node itself and, where it is a list or a group of keys, everything within."""
-    yield node
-    if isinstance(node, dict | list | tuple):
-        for part in node.values() if isinstance(node, dict) else node:
-            yield from parts(part)
-
-
-def called(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """The dotted key of each node that names something to call, and the name."""
-    if isinstance(node, dict) and "_target_" in node:
-        yield key, node["_target_"]
-    for name, part in (
-        node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list | tuple) else ()
-    ):
-        yield from called(part, f"{key}.{name}" if key else str(name))
+def parts(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """The node itself and, where it is a list or a group of keys, everything within, each with its dotted key."""
+    yield key, node
+    inner: Any = enumerate(node) if isinstance(node, list | tuple) else ()
+    for name, part in node.items() if isinstance(node, dict) else inner:
+        yield from parts(part, f"{key}.{name}" if key else str(name))
 
 
 def check_recorded(config: dict[str, Any], path: object, build: Build) -> None:
@@ -89,11 +72,11 @@ def check_recorded(config: dict[str, Any], path: object, build: Build) -> None:
     with nullcontext() if ready else initialize_config_dir(str(conf(build)), version_base="1.3"):
         try:
             check_values(OmegaConf.create(config | {"init_from": None, "rerun": None}), choices, build)
-        except (UserError, OmegaConfBaseException, RecursionError) as error:
+        except (UserError, OmegaConfBaseException) as error:
             raise UserError(f"{path}: {error}") from None
-    for key, target in called(config):
-        if is_ours(target, build) and not in_place(target, key, build):
-            raise UserError(f"{path} would call {target[:80]!r} as {key}, which it is not: take it from a copy")
+    for key, node in parts(config):
+        if isinstance(node, dict) and "_target_" in node and not in_place(node["_target_"], key, build):
+            raise UserError(f"{path} would call {node['_target_'][:80]!r} as {key}, which it is not")
 
 
 def is_ours(target: Any, build: Build) -> bool:
@@ -114,10 +97,7 @@ def is_ours(target: Any, build: Build) -> bool:
 
 
 def in_place(target: str, key: str, build: Build) -> bool:
-    """Whether what plays a role stands where it is played, at this dotted key of the config, and nothing else there.
-
-    But for what conf/ names of packages that play no role, such as a library's that the template has come to use.
-    """
+    """Whether what plays a role stands where it is played; what conf/ names of packages without roles plays none."""
     places = {"data": DATA} | dict(build.ROLES)
     role = places.get(key) or places.get(f"{key.rpartition('.')[0]}.*")
     fitting = [one for one in ROLES if playing(target, one, package_of(build))]
@@ -136,34 +116,6 @@ def targets(file: Path) -> dict[str, str]:
     return {key: value for key, value in leaves(yaml.safe_load(file.read_text())) if key.endswith("_target_")}
 
 
-def started(build: Build, folder: Path, trust: bool) -> Config:
-    """The config that a run was started with, as plain values; UserError, unless `trust`, for what could run code.
-
-    It may refer to plain values of its own alone, so that it is no larger than it looks, and calls no resolver.
-    """
-    file = folder / ".hydra" / "config.yaml"
-    try:
-        with file.open() as opened:
-            text = opened.read(MOST_YAML)
-        fine = len(text) < MOST_YAML and is_plain(yaml.safe_load(text), 10 * len(text))  # aliases may have no end
-        cfg = OmegaConf.create(text) if fine else None
-    except (YAMLError, OmegaConfBaseException, RecursionError, UnicodeDecodeError):
-        cfg = None
-    if not isinstance(cfg, DictConfig):
-        raise UserError(f"{file} is no config, or more than {MOST_YAML} characters: take it from a copy")
-    cfg.folder = str(folder)
-    if not trust:
-        values: Any = OmegaConf.to_container(cfg)
-        fixed = {key for key, value in leaves(values) if not isinstance(value, dict | list) and "${" not in str(value)}
-        for text in (part for part in parts(values) if isinstance(part, str)):
-            keys = REFERENCE.findall(text)
-            if text.count("${") > len(keys) or not fixed.issuperset(keys):
-                raise UserError(f"{file} holds {text[:80]!r}, to be interpolated: if you trust it, say trust=true")
-        check_targets(OmegaConf.to_container(cfg, resolve=True), file, build)
-    check_recorded(OmegaConf.to_container(cfg, resolve=True), file, build)  # type: ignore[arg-type]
-    return resolved(build, cfg, folder, cfg.test)
-
-
 def recorded(config: Config, folder: Path | str, trust: bool) -> Config:
     """The config of a run, for the same run in this folder; UserError where it would write elsewhere, untrusted."""
     old = config["folder"]
@@ -177,12 +129,12 @@ def recorded(config: Config, folder: Path | str, trust: bool) -> Config:
         return f"{folder}{node[len(old) :]}" if inside else node
 
     made = moved(config)
-    for key, value in leaves({key: node for key, node in made.items() if key not in DEFAULTS}):
-        for text in (part for part in parts(value) if isinstance(part, str) and not trust):
-            inside = Path(text).is_relative_to(Path(folder).absolute())
-            outside = Path(text).is_absolute() or PLACE.search(key.rpartition(".")[2])
-            if LEADS_OUT.search(text) or (outside and not inside):
-                raise UserError(
-                    f"{shown(old)} would write to {key}={text[:80]}, not into its folder: to trust it, say trust=true"
-                )
+    for key, text in parts({key: node for key, node in made.items() if key not in DEFAULTS}):
+        if trust or not isinstance(text, str):
+            continue
+        inside = Path(text).is_relative_to(Path(folder).absolute())
+        outside = Path(text).is_absolute() or PLACE.search(key.rstrip(".0123456789").rpartition(".")[2])
+        if LEADS_OUT.search(text) or (outside and not inside):
+            where = f"{key}={text[:80]}, not into its folder"
+            raise UserError(f"{shown(old)} would write to {where}: to trust it, say trust=true")
     return made

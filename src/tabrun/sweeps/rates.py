@@ -1,9 +1,4 @@
-"""Rates: the learning-rate range test, many rates side by side over a few epochs.
-
-Imported whenever Hydra starts, so nothing heavy is imported up here.
-"""
-
-from __future__ import annotations
+"""Rates: the learning-rate range test, many rates side by side over a few epochs."""
 
 import logging
 import math

@@ -1,21 +1,14 @@
-"""Search: trials that Optuna asks for, a batch at a time, so that the launcher trains each batch as one stack.
-
-Imported whenever Hydra starts, so nothing heavy is imported up here.
-"""
-
-from __future__ import annotations
+"""Search: trials that Optuna asks for, a batch at a time, so that the launcher trains each batch as one stack."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from tabrun.cli.errors import UserError, value_of
-from tabrun.runs.folder import release
 from tabrun.sweeps.grid import Grid
 
 
@@ -34,21 +27,15 @@ class Search(Grid):
         max_batch_size: int,
         params: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(max_batch_size, params)
-        self.sampler, self.storage, self.name = sampler, storage, study
+        super().__init__(params)
+        self.sampler, self.storage, self.name, self.max_batch_size = sampler, storage, study, max_batch_size
 
     def sweep(self, arguments: list[str]) -> Any:
-        folder = Path(str(self.config.hydra.sweep.dir))
-        try:
-            return self.search(folder, self.overrides(arguments))
-        except BaseException:
-            release(folder)  # unless there was a trial
-            raise
-
-    def search(self, folder: Path, overrides: Mapping[str, Override]) -> list[Sequence[JobReturn]]:
-        most: Any = self.max_batch_size
-        if not isinstance(most, int) or most < 1:
-            raise UserError(f"hydra.sweeper.max_batch_size={most} is not a whole number of at least 1")
+        folder, overrides = Path(str(self.config.hydra.sweep.dir)), self.overrides(arguments)
+        most, trials = self.max_batch_size, self.config.sweep.trials
+        for key, number in (("hydra.sweeper.max_batch_size", most), ("sweep.trials", trials)):
+            if not isinstance(number, int) or number < 1:
+                raise UserError(f"{key}={number} is out of range: it is a whole number of at least 1")
         try:
             from tabrun.sweeps.study import Study, distribution
         except ModuleNotFoundError:
@@ -64,17 +51,20 @@ class Search(Grid):
         OmegaConf.save(self.config, folder / "multirun.yaml")
         study.settle(self.config.monitor)
         fixed = [str(o.input_line) for key, o in overrides.items() if key not in space]
+
+        def job(trial: Any) -> list[str]:
+            return [*fixed, *(f"{key}={value}" for key, value in trial.params.items())]
+
         returns: list[Sequence[JobReturn]] = []
-        while (left := self.config.sweep.trials - (ended := study.num_ended())) > 0:
-            trials = study.ask(space, min(left, most), self.sampler_after(ended))
-            jobs = [[*fixed, *words(trial.params)] for trial in trials.values()]
-            returns.append(self.launcher.launch(jobs, initial_job_idx=min(trials)))
-            for trial, done in zip(trials.values(), returns[-1], strict=True):
+        while (left := trials - (ended := study.num_ended())) > 0:
+            asked = study.ask(space, min(left, most), self.sampler_after(ended))
+            returns.append(self.launcher.launch([*map(job, asked.values())], initial_job_idx=min(asked)))
+            for trial, done in zip(asked.values(), returns[-1], strict=True):
                 study.tell(trial, done)
         found = study.ended_here()
         if not found:
             raise UserError(f"study {self.name} holds {ended} trials, all in other folders: raise sweep.trials")
-        self.report(folder, {number: [*fixed, *words(trial.params)] for number, trial in found.items()})
+        self.report(folder, {number: job(trial) for number, trial in found.items()})
         errors = [trial.user_attrs.get("error") for trial in found.values()]
         if None not in errors:
             raise UserError(f"all {len(errors)} trials failed, the first with: {errors[0]}")
@@ -86,8 +76,3 @@ class Search(Grid):
             options["seed"] += num_ended
         with value_of(f"hydra.sweeper.sampler={dict(self.sampler)}", self.build.__name__.partition(".")[0]):
             return get_class(self.sampler["_target_"])(**options)
-
-
-def words(parameters: Mapping[str, Any]) -> list[str]:
-    """The overrides of a trial."""
-    return [f"{key}={value}" for key, value in parameters.items()]

@@ -1,7 +1,5 @@
 """Study: what Optuna keeps of a search: its trials, and which of them have their folder in a sweep's."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tabrun.cli.errors import UserError
 from tabrun.runs.folder import read_metrics
+from tabrun.sweeps.grid import listed
 from tabrun.sweeps.launcher import outcome
 
 
@@ -46,9 +45,8 @@ class Study:
     def ask(self, space: dict[str, BaseDistribution], number: int, sampler: BaseSampler) -> dict[int, Trial]:
         """New trials, by the number of their folder."""
         self.study.sampler = sampler
-        folders = [
-            int(path.name) for path in self.folder.glob("[0-9]*") if path.name.isdecimal()
-        ]  # some may be another study's
+        # some may be another study's
+        folders = [int(path.name) for path in self.folder.iterdir() if path.name.isdecimal()]
         first = 1 + max([*self.here(), *folders], default=-1)
         trials = {}
         try:
@@ -104,13 +102,14 @@ def counts(trial: FrozenTrial) -> bool:
 def distribution(override: Override) -> BaseDistribution:
     """Optuna's word for a sweep: interval and range are numbers, with tag(log, ...) on a logarithmic scale."""
     sweep: Any = override.value()
+    if override.is_discrete_sweep():
+        values = {text.partition("=")[2] for text in listed(str(override.get_key_element()), override)}
+    if not isinstance(sweep, RangeSweep | IntervalSweep):  # as text, since a list is no value of Optuna's
+        return CategoricalDistribution(sorted(values))
+    ends: list[Any] = sorted(sweep.range()) if isinstance(sweep, RangeSweep) else [sweep.start, sweep.end]
+    options: dict[str, Any] = {"step": abs(sweep.step)} if isinstance(sweep, RangeSweep) else {}
+    kind: Any = IntDistribution if isinstance(ends[0], int) else FloatDistribution
     try:
-        if not isinstance(sweep, RangeSweep | IntervalSweep):  # as text, since a list is no value of Optuna's
-            return CategoricalDistribution(sorted(set(override.sweep_string_iterator())))
-        values: list[Any] = sorted(sweep.range()) if isinstance(sweep, RangeSweep) else [sweep.start, sweep.end]
-        options: dict[str, Any] = {"step": abs(sweep.step)} if isinstance(sweep, RangeSweep) else {}
-        kind: Any = IntDistribution if isinstance(values[0], int) else FloatDistribution
-        return kind(values[0], values[-1], log="log" in sweep.tags, **options)
-    except (ValueError, IndexError) as error:
-        reason = "it holds no value" if isinstance(error, IndexError) else error
-        raise UserError(f"{override.input_line} cannot be searched: {reason}") from error
+        return kind(ends[0], ends[-1], log="log" in sweep.tags, **options)
+    except ValueError as error:
+        raise UserError(f"{override.input_line} cannot be searched: {error}") from error

@@ -1,7 +1,5 @@
 """Summary: what a sweep found, best first, on the terminal and in its folder; the best, as an experiment and tested."""
 
-from __future__ import annotations
-
 import json
 import logging
 import re
@@ -68,10 +66,7 @@ def summarise(folder: Path, jobs: Mapping[int, list[str]], build: Build, trust: 
 
 
 def finished(folder: Path, jobs: Iterable[int], build: Build) -> dict[int, Run]:
-    """The runs that have finished, without their weights.
-
-    UserError: some that say the same of the data were trained on different rows.
-    """
+    """The runs that have finished, without weights; UserError where what they say of the data meant other rows."""
     runs: dict[int, Run] = {}
     seen: dict[str, int] = {}
     for number in sorted(jobs):
@@ -101,10 +96,7 @@ def outcome(run: Run | None) -> dict[str, Any]:
 
 
 def ranked(table: pl.DataFrame, setting: list[str], run: Run) -> pl.DataFrame:
-    """Jobs by the mean of what `run` monitors over those of the same setting; within one, by number.
-
-    Last come settings of which a repetition failed, and before them those of which one gave NaN.
-    """
+    """Jobs by the mean of what `run` monitors over their setting; last where a repetition failed, before them NaN."""
     metric, sign = pl.col(run.config["monitor"]), 1 if run.config["mode"] == "min" else -1
     finite = pl.when(metric.is_finite()).then(metric)
     keys = [metric.is_null().any(), finite.is_null().any(), sign * finite.mean()]
@@ -121,10 +113,9 @@ def spread(table: pl.DataFrame, settings: list[str]) -> pl.DataFrame:
 
 def shown(table: pl.DataFrame) -> str:
     """The first rows, of texts and numbers that a search drew four digits."""
-    short = [
-        [LONG.sub(lambda n: f"{float(n[0]):.4g}", c) if isinstance(c, str) else c for c in r] for r in table.rows()
-    ]
-    return aligned([table.columns, *short[:SHOWN]])
+    rows = table.head(SHOWN).rows()
+    short = [[LONG.sub(lambda n: f"{float(n[0]):.4g}", c) if isinstance(c, str) else c for c in row] for row in rows]
+    return aligned([table.columns, *short])
 
 
 def experiment(words: list[str], conf: Path) -> str:

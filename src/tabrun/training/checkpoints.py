@@ -58,9 +58,7 @@ class Checkpoints(Checkpoint):
         trainer.should_stop = self.restored.get("stopped", False) and before == self.patience
         if "rng" not in self.restored:  # a new run, or one that was trained in a stack
             return
-        if (
-            "batches" in self.restored
-        ):  # cut within an epoch, which Lightning forgets where a schedule asks for its length
+        if "batches" in self.restored:  # cut within an epoch; Lightning may forget it
             trainer.train_dataloader.load_state_dict(self.restored["batches"])  # type: ignore[union-attr]
         torch.set_rng_state(self.restored["rng"])
         if "cuda_rng" in self.restored and pl_module.device.type == "cuda":
@@ -135,16 +133,14 @@ class Checkpoints(Checkpoint):
 class WholeFiles(TorchCheckpointIO):
     """Writes checkpoints beside and renames them, each with the values `saved`, and reads none that is not whole.
 
-    start: what the first that is read holds, where it has been read already.
     Lightning's own passes them through the folder for temporary files, which may be full, or of another disk.
     """
 
-    def __init__(self, saved: dict[str, Any], start: dict[str, Any] | None) -> None:
-        self.saved, self.start = saved, start
+    def __init__(self, saved: dict[str, Any]) -> None:
+        self.saved = saved
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         write_checkpoint(checkpoint | self.saved, Path(path))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
-        start, self.start = self.start, None
-        return read_checkpoint(Path(path)) if start is None else start
+        return read_checkpoint(Path(path))

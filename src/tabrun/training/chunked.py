@@ -31,10 +31,7 @@ class Chunk:
 
 
 class Chunked(lightning.LightningModule):
-    """Another training_step for a module of any class: its own, for each mini-batch of a chunk.
-
-    Backward and the optimizer's steps still go through the Trainer.
-    """
+    """Takes a module's own training_step for each mini-batch of a chunk; backward and steps go through the Trainer."""
 
     chunk: Chunk
 
@@ -70,9 +67,8 @@ class Chunked(lightning.LightningModule):
     def log(self, name: str, *arguments: Any, **options: Any) -> None:
         """Without the loggers, as Lightning would number their rows by what it was handed."""
         if self.chunk.stepping:
-            raise UserError(
-                f"{type(self).__name__}.training_step logs {name}, which it did not at first: speed.chunk=1"
-            )
+            step = f"{type(self).__name__}.training_step"
+            raise UserError(f"{step} logs {name}, which it did not at first: speed.chunk=1")
         if options.get("logger", True) is not False:
             self.chunk.row.add(name)
         super().log(name, *arguments, **options | {"logger": False})

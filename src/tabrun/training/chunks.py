@@ -1,9 +1,4 @@
-"""Chunks: many mini-batches in one step of the Trainer, whose own hooks cost more than a small net's step.
-
-Where nothing listens in between, the weights are the same to the last bit.
-"""
-
-from __future__ import annotations
+"""Chunks: many mini-batches as one step of the Trainer, where nothing listens in between: the weights are the same."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -38,10 +33,7 @@ WHOLE: dict[str, Any] = {  # arguments of the Trainer under which a step is noth
 
 
 def chunk_size(module: LightningModule, data: TabularData, trainer: Trainer, wanted: int | None) -> tuple[int, str]:
-    """How many mini-batches the Trainer is handed as one, and what costs more than one, if anything does.
-
-    wanted: as speed.chunk says; UserError where that cannot be.
-    """
+    """How many mini-batches the Trainer is handed as one, and what forbids more; UserError where `wanted` cannot be."""
     look = unsaid(module, data, trainer)  # always, so that a step which draws by itself has drawn alike
     if wanted == 1:
         return 1, ""

@@ -1,7 +1,5 @@
 """Epochs: what is done around any LightningModule's own steps: the mean training loss, schedulers, rows of the log."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any
 
@@ -89,7 +87,5 @@ class Epochs(Callback):
 
 def diverged(loss: float, epoch: int, step: int) -> str:
     """What is said of a training loss that is not finite."""
-    return (
-        f"the training loss is {loss} in epoch {epoch}, by step {step}: lower optimizer.lr or set "
-        "trainer.gradient_clip_val; the last checkpoint is from before it"
-    )
+    hint = "lower optimizer.lr or set trainer.gradient_clip_val; the last checkpoint is from before it"
+    return f"the training loss is {loss} in epoch {epoch}, by step {step}: {hint}"

@@ -1,7 +1,5 @@
 """Pace: how many threads and how much memory there are to train with."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Train: one run, from its config to its folder."""
 
-from __future__ import annotations
-
 import copy
 import logging
 import math
@@ -21,7 +19,6 @@ from tabrun.cli.check import FIRST_PROCESS
 from tabrun.cli.errors import UserError, shown
 from tabrun.runs.build import Build, Config, set_up
 from tabrun.runs.checkpoint_file import write_checkpoint
-from tabrun.runs.csv_log import CsvLog
 from tabrun.runs.folder import write_json, write_whole
 from tabrun.runs.run import Run, record
 from tabrun.tables.overview import shown as shown_columns
@@ -31,9 +28,6 @@ from tabrun.training.trainer import in_chunks, trainer_of
 from tabrun.training.weights import Weighted
 
 log = logging.getLogger(__name__)
-
-NO_MEMORY = "can't allocate memory"  # of a RuntimeError, as torch has no type for it on the CPU
-DIVERGED = "the training loss ends at %.4g, above %.4g of the class shares: train longer, or lower optimizer.lr"
 
 
 def train(build: Build, config: Config, start: dict[str, Any] | None = None) -> dict[str, float]:
@@ -57,30 +51,27 @@ def train(build: Build, config: Config, start: dict[str, Any] | None = None) -> 
     set_threads(config["speed"]["threads"], data.batch_size, classifier)
     if config["init_from"] and not start:
         log.info(take_weights(classifier.net, Run.open(config["init_from"], build)))
-    identity: dict[str, Any] = {}
-    saved = {"config": config, "schema": data.schema.plain(), "record": identity}
-    trainer = trainer_of(build, config, saved, start)
+    saved: dict[str, Any] = {"config": config, "schema": data.schema.plain()}
+    trainer = trainer_of(build, config, saved)
     if (reason := in_chunks(classifier, data, trainer, config["speed"])) and FIRST_PROCESS:
         log.info("each mini-batch is a step of the Trainer: %s", reason)
-    identity |= record(data, trainer.strategy.root_device.type)
+    saved["record"] = record(data, trainer.strategy.root_device.type)
     if start and FIRST_PROCESS:
-        if start["state_dict"].keys() != classifier.state_dict().keys():
-            raise UserError(f"{last}: its weights do not fit its config")
         if start["config"] != config:  # of more epochs, say: noted at once, as the run may be killed again
-            write_checkpoint(start | {"config": config, "schema": data.schema.plain()}, last)
+            write_checkpoint(start | {key: saved[key] for key in ("config", "schema")}, last)
         (folder / "metrics.json").unlink(missing_ok=True)  # of fewer epochs
     try:
         with interrupts(folder):
             began = time.monotonic()
             trainer.fit(classifier, data, ckpt_path=last if start else None, weights_only=True)
-            metrics = finish(trainer, classifier, data, config, identity)
+            metrics = finish(trainer, classifier, data, saved)
         if FIRST_PROCESS:
             log.info("%s, %.1f s", how_it_ended(trainer), time.monotonic() - began)
         return metrics
     except Exception as error:
-        if (words := mendable(error, config)) is None:
-            raise
-        raise UserError(words) from error
+        if words := mendable(error, config):
+            raise UserError(words) from error
+        raise
     finally:
         end_others(trainer.strategy.launcher)
 
@@ -113,6 +104,8 @@ def write_table(folder: Path, data: Any) -> None:
 def check_scores(classifier: Any, data: Any) -> None:
     """Raises UserError where the net does not give a score for each row and class."""
     rows, labels, *_ = next(iter(data.batches("val", 2)))
+    if not hasattr(classifier, "net"):
+        return
     net = copy.deepcopy(classifier.net).float().eval()
     found, wanted = tuple(net(rows).shape), (len(labels), data.schema.num_classes)
     if found != wanted:
@@ -120,10 +113,7 @@ def check_scores(classifier: Any, data: Any) -> None:
 
 
 def take_weights(net: nn.Module, run: Run) -> str:
-    """Loads the run's weights whose names and shapes are the net's own; says which these were, and which not.
-
-    UserError: none are.
-    """
+    """Loads the run's weights whose names and shapes are the net's own, and says which; UserError where none are."""
     own = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     theirs = {name: tuple(value.shape) for name, value in run.weights.items()}
     fitting = {name: value for name, value in run.weights.items() if own.get(name) == theirs[name]}
@@ -138,7 +128,8 @@ def take_weights(net: nn.Module, run: Run) -> str:
 
 def mendable(error: Exception, config: Config) -> str | None:
     """What a person can do about an error of torch: memory that is not there, or a step that is not compiled."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_MEMORY in str(error):
+    without = "can't allocate memory" in str(error)  # of a RuntimeError, as torch has no type for it on the CPU
+    if without or isinstance(error, MemoryError | torch.OutOfMemoryError):
         return f"out of memory: lower data.batch_size or model.hidden: {error}"
     if config["speed"]["compile"] and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         return f"speed.compile: {str(error).partition(chr(10) * 2)[0]}"
@@ -154,23 +145,26 @@ def end_others(launcher: Any) -> None:
         others.pop().kill()  # off the list first, or Lightning, which watches it, would kill this process too
 
 
-def finish(trainer: Any, classifier: Any, data: Any, config: Config, identity: dict[str, Any]) -> dict[str, float]:
+def finish(trainer: Any, classifier: Any, data: Any, saved: dict[str, Any]) -> dict[str, float]:
     """Measures the best weights on the validation rows and, with `test`, on the test rows; writes what was found."""
+    config, loggers = saved["config"], trainer.loggers
     folder = Path(config["folder"])
-    metrics: dict[str, float] = {}
+    best: dict[str, Any] = {"ckpt_path": folder / "checkpoints" / "best.ckpt", "weights_only": True, "verbose": False}
     loss, least = getattr(trainer.checkpoint_callback, "train_loss", 0.0), chance(classifier, data.schema)
     if trainer.is_global_zero and loss > least:
-        log.warning(DIVERGED, loss, least)
+        said = "the training loss ends at %.4g, above %.4g of the class shares: train longer, or lower optimizer.lr"
+        log.warning(said, loss, least)
     seen = {"epochs": trainer.current_epoch, "steps": trainer.global_step, "train/loss": loss, "chance": least}
-    for measure in [trainer.validate, trainer.test] if config["test"] else [trainer.validate]:
-        best, loggers = folder / "checkpoints" / "best.ckpt", trainer.loggers
-        trainer.loggers = [] if measure == trainer.validate else loggers  # as it is no epoch, so not a row of the log
-        measure(classifier, ckpt_path=best, weights_only=True, verbose=False, datamodule=data)
-        trainer.loggers = loggers
-        metrics |= {name: value.item() for name, value in trainer.callback_metrics.items()}
+    trainer.loggers = []  # as this is no epoch, so not a row of the log
+    trainer.validate(classifier, datamodule=data, **best)
+    metrics = dict(trainer.callback_metrics)
+    trainer.loggers = loggers
+    if config["test"]:
+        trainer.test(classifier, datamodule=data, **best)
+    metrics = {name: value.item() for name, value in (metrics | trainer.callback_metrics).items()}
     if trainer.is_global_zero:
-        log_outcome(trainer.loggers, config, metrics, trainer.global_step)
-        write_results(folder, identity | seen, metrics)
+        log_outcome(loggers, config, metrics, trainer.global_step)
+        write_results(folder, saved["record"] | seen, metrics)
     return metrics
 
 
@@ -189,10 +183,8 @@ def write_results(folder: Path, record: dict[str, Any], metrics: dict[str, float
 
 
 def log_outcome(loggers: Iterable[Any], config: Config, metrics: dict[str, float], step: int) -> None:
-    """Has each logger but our own keep the run's config and final metrics, by its own means."""
+    """Has each logger keep the run's config and final metrics, by its own means."""
     for logger in loggers:
-        if isinstance(logger, CsvLog):  # metrics.json stands beside it, and the checkpoints hold the config
-            continue
         takes_metrics = "metrics" in signature(logger.log_hyperparams).parameters
         logger.log_hyperparams(config, *([metrics] if takes_metrics else []))
         if not takes_metrics:
@@ -201,10 +193,7 @@ def log_outcome(loggers: Iterable[Any], config: Config, metrics: dict[str, float
 
 
 def chance(module: Any, schema: Schema) -> float:
-    """The cross-entropy of predicting the class shares; with weights or smoothing, of all classes alike.
-
-    Infinite for another loss, which nothing is known of.
-    """
+    """The cross-entropy of the class shares; with weights or smoothing, of equal ones; infinite for another loss."""
     loss: Any = getattr(module, "loss", None)
     weighted = isinstance(loss, Weighted)
     loss = loss.loss if weighted else loss
@@ -221,6 +210,5 @@ def interrupts(folder: Path | None = None) -> Iterator[None]:
     try:
         yield
     except SystemExit as stop:
-        kept = folder and (folder / "checkpoints" / "last.ckpt").exists()
-        said = f"go on with resume={shown(folder)}" if folder and kept else "nothing was kept" if folder else ""
+        said = f"go on with resume={shown(folder)}" if folder else ""
         raise KeyboardInterrupt(said, 130 if stop.code in (1, 130) else 143) from None

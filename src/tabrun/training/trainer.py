@@ -1,7 +1,5 @@
 """Trainer: what the library adds to the template's, and how many mini-batches it is handed at once."""
 
-from __future__ import annotations
-
 import logging
 import math
 import warnings
@@ -19,23 +17,15 @@ from tabrun.training.chunks import chunk_size
 from tabrun.training.epochs import Epochs
 
 
-def trainer_of(build: Build, config: Config, saved: dict[str, Any], start: dict[str, Any] | None = None) -> Trainer:
-    """The Trainer with its callbacks and loggers.
-
-    saved: plain values that go into each checkpoint. start: the content of the last.ckpt that it will ask for first.
-    """
-
+def trainer_of(build: Build, config: Config, saved: dict[str, Any]) -> Trainer:
+    """The Trainer with its callbacks and loggers; `saved`, of plain values, goes into each checkpoint."""
     quieten()
     callbacks = [*build.callbacks(config), Epochs()]
-    return build.trainer(config, callbacks, build.loggers(config), plugins=[WholeFiles(saved, start)])
+    return build.trainer(config, callbacks, build.loggers(config), plugins=[WholeFiles(saved)])
 
 
 def in_chunks(module: LightningModule, data: TabularData, trainer: Trainer, speed: Mapping[str, Any]) -> str:
-    """Has the Trainer be handed many mini-batches as one, or says what needs each; compiles the step, if so wanted.
-
-    The weights are the same either way, to the last bit.
-    """
-
+    """Has the Trainer be handed many mini-batches as one, or says what needs each; compiles the step, if so wanted."""
     data.batches_per_step, reason = chunk_size(module, data, trainer, speed["chunk"])
     step: Any = module.training_step
     if speed["compile"]:  # for two sizes, the batch's and the last one's, in each run of a process

@@ -1,7 +1,5 @@
 """Weights: a loss in which each row counts as often as data.weight says."""
 
-from __future__ import annotations
-
 from inspect import signature
 
 import torch

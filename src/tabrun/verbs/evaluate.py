@@ -88,10 +88,7 @@ def fit_temperature(scores: Any, labels: Any, weights: Any = None) -> float:
 
 
 def evaluate(run: Run, table: str | None, threshold: float | None, calibrate: bool) -> dict[str, Any]:
-    """The whole evaluation as plain values; UserError when a table has changed, or lacks a column.
-
-    Rows count by their weights where there are some: those of weight 0 not at all.
-    """
+    """The whole evaluation as plain values; UserError: a table changed, or lacks a column. Rows of weight 0: out."""
     import torch
 
     from tabrun.runs.predictor import decide
@@ -164,9 +161,7 @@ def show(result: dict[str, Any]) -> str:
 def main(build: Build) -> None:
     parser = Parser(prog=f"python -m {build.__package__}.evaluate", description=__doc__.split("\n")[0])
     parser.add_argument("run", help="a run's folder")
-    parser.add_argument(
-        "table", nargs="?", help="a .csv or .parquet file with the target (default: the run's test rows)"
-    )
+    parser.add_argument("table", nargs="?", help="a table with the target (default: the run's test rows)")
     parser.add_argument("--threshold", type=float, help="two classes: the second from this probability upwards (0.5)")
     parser.add_argument("--calibrate", action="store_true", help="fit a temperature on the validation rows")
     parser.add_argument("--trust", action="store_true", help="call what the run names and conf/ does not")

@@ -12,27 +12,14 @@ from tabrun.runs.folder import put, write_json
 
 if TYPE_CHECKING:
     from tabrun.runs.build import Build
-    from tabrun.runs.predictor import TrainedClassifier
     from tabrun.runs.run import Run
 
 CHECKED_ROWS = 1000
 TOLERANCE = 1e-5
 
 
-def to_torch(classifier: TrainedClassifier, rows: Any, file: Path) -> None:
-    """Writes a torch.export program from the schema's rows to scores: torch.export.load(file).module()(rows)."""
-    import torch
-
-    dynamic: Any = {0: torch.export.Dim.DYNAMIC}
-    shapes = (tuple(dynamic for _ in rows),) if isinstance(rows, tuple) else (dynamic,)
-    torch.export.save(torch.export.export(classifier.net, (rows,), dynamic_shapes=shapes), file)
-
-
 def export(run: Run, kind: str) -> tuple[Path, float]:
-    """Writes the model and its columns beside the run's files; gives the file and the largest difference found.
-
-    UserError: a probability differs from the checkpoint's by more than 1e-5 on up to 1,000 rows of the run's table.
-    """
+    """Writes the model and its columns beside the run's files; gives the file and how far off it is, 1e-5 at most."""
     import torch
 
     classifier, schema = run.classifier(), run.schema
@@ -53,7 +40,9 @@ def export(run: Run, kind: str) -> tuple[Path, float]:
             session = onnxruntime.InferenceSession(part, providers=["CPUExecutionProvider"])
             found = torch.from_numpy(session.run(None, raw_inputs(schema, frame))[0])
         else:
-            to_torch(classifier, rows, part)
+            dynamic: Any = {0: torch.export.Dim.DYNAMIC}
+            shapes = (tuple(dynamic for _ in rows),) if isinstance(rows, tuple) else (dynamic,)
+            torch.export.save(torch.export.export(classifier.net, (rows,), dynamic_shapes=shapes), part)
             found = torch.export.load(part).module()(rows).softmax(-1)
         difference = (found - expected).abs().max().item()
         if not difference <= TOLERANCE:

@@ -26,10 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def predict(run: Run, table: str, threshold: float | None = None, temperature: float = 1.0) -> Iterator[pl.DataFrame]:
-    """For each batch of the file's rows: the id columns, probability_<class> for each class, and prediction.
-
-    UserError: the file is none, lacks a column, holds something else than in training, or has no rows.
-    """
+    """For each batch of rows: ids, probability_<class>, prediction; UserError for a table unlike the run's."""
     import polars as pl
 
     from tabrun.runs.predictor import decide
