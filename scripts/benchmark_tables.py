@@ -24,9 +24,9 @@ def read_with_polars(path: str) -> Callable[[], object]:
 
 
 def read_and_encode(path: str) -> Callable[[], object]:
+    from tabrun.reading.sources import read_csv
     from tabrun.tables.columns import Number
     from tabrun.tables.schema import Schema
-    from tabrun.tables.sources import read_csv
 
     schema = Schema("label", ("no", "yes"), (1, 1), tuple(Number(f"x{i}", 0.0, 1.0) for i in range(COLUMNS)))
     return lambda: schema.rows(read_csv(path, "label"))
@@ -35,9 +35,9 @@ def read_and_encode(path: str) -> Callable[[], object]:
 def set_up(path: str) -> Callable[[], object]:
     import sklearn.model_selection  # noqa: F401  (its import is no part of the work)
 
+    from tabrun.reading.sources import read_csv
     from tabrun.tables.columns import Columns
     from tabrun.tables.data import TabularData
-    from tabrun.tables.sources import read_csv
     from tabrun.tables.split import Split
 
     data = TabularData(path, read_csv, "label", Split(), Columns())
@@ -49,8 +49,8 @@ def predict_all(path: str, run: str) -> Callable[[], object]:
     import tqdm  # noqa: F401
 
     from classify import build
+    from tabrun.reading import sources as tables  # noqa: F401
     from tabrun.runs.run import Run  # noqa: F401
-    from tabrun.tables import sources as tables  # noqa: F401
     from tabrun.verbs import predict
 
     sys.argv[1:] = [run, path, "-o", f"{run}/predictions.csv"]

@@ -19,7 +19,7 @@ if not given.endswith("dirty_decay_ms:0"):
 
 NAMES = {  # imported when asked for: torch takes a second, and `--help` needs none of it
     **dict.fromkeys(
-        ("from_sklearn", "moons", "clusters", "read_csv", "read_parquet", "read_excel", "read_sql"), "tables.sources"
+        ("from_sklearn", "moons", "clusters", "read_csv", "read_parquet", "read_excel", "read_sql"), "reading.sources"
     ),
     **{"TabularData": "tables.data", "Split": "tables.split", "Columns": "tables.columns", "Schema": "tables.schema"},
     **{"Checkpoints": "training.checkpoints", "CsvLog": "runs.csv_log", "Guard": "cli.check"},

@@ -17,8 +17,8 @@ import torch
 from conftest import ROOT
 
 from tabrun.cli.errors import explained
+from tabrun.reading import sources as tables
 from tabrun.runs.folder import lock
-from tabrun.tables import sources as tables
 
 # Words: what the one line says, as a regular expression. These are answered before torch is imported.
 EARLY = {

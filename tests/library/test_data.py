@@ -8,9 +8,10 @@ import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
-from tabrun.tables import sources as tables
+from tabrun.reading import sources as tables
+from tabrun.tables.batches import Batches
 from tabrun.tables.columns import Columns
-from tabrun.tables.data import Batches, TabularData
+from tabrun.tables.data import TabularData
 from tabrun.tables.schema import Schema
 from tabrun.tables.split import Split
 

@@ -151,7 +151,7 @@ def test_what_may_be_called() -> None:
     wrong = {
         "os.system",
         "builtins.eval",
-        "tabrun.tables.sources.Path",
+        "tabrun.reading.sources.Path",
         "tabrun.runs.folder.clear",
         "tabrun.cli.check.Guard",
     }

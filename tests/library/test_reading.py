@@ -22,7 +22,7 @@ from workbook import write_workbook
 import tabrun
 from tabrun import Columns, Split, TabularData
 from tabrun.cli.errors import UserError
-from tabrun.tables.formats import NAMES, read
+from tabrun.reading.formats import NAMES, read
 
 ROWS = 60
 
@@ -290,7 +290,7 @@ WRONG: dict[str, tuple[str, str]] = {  # a file: what is said of it
 def test_what_cannot_be_told_is_asked(name: str, tmp_path: Path) -> None:
     text, words = WRONG[name]
     (tmp_path / "table.csv").write_text(text)
-    with pytest.raises(UserError, match=words) as error, tabrun.tables.reader.in_file(str(tmp_path / "table.csv")):
+    with pytest.raises(UserError, match=words) as error, tabrun.reading.reader.in_file(str(tmp_path / "table.csv")):
         frame_of(tmp_path / "table.csv")
     assert "table.csv" in str(error.value)
 
@@ -310,7 +310,7 @@ def test_a_format_that_is_said_is_taken(tmp_path: Path) -> None:
 def test_every_format_has_a_name_that_it_reads() -> None:
     example = datetime(2021, 12, 31)
     for name in NAMES[1:]:
-        if "%" in (style := tabrun.tables.formats.DATES.get(name, "")):
+        if "%" in (style := tabrun.reading.formats.DATES.get(name, "")):
             assert read(pl.Series([example.strftime(style)]), name).to_list() == [example.date()], name
     assert read(pl.Series(["1,234.5"]), "1,234.5").to_list() == read(pl.Series(["1.234,5"]), "1.234,5").to_list()
 

@@ -29,12 +29,12 @@ from sklearn.preprocessing import StandardScaler
 
 import classify as template
 from classify import build, load
+from tabrun.reading import csv_file, reader
+from tabrun.reading import sources as tables
+from tabrun.reading.sources import read_csv
 from tabrun.runs.run import Run
-from tabrun.tables import csv_file, reader
-from tabrun.tables import sources as tables
 from tabrun.tables.columns import FIRST_CODE, MISSING, UNSEEN, Category, Columns, Number
 from tabrun.tables.schema import Schema, take
-from tabrun.tables.sources import read_csv
 from tabrun.verbs import evaluate, export, onnx_file, predict
 
 ROWS = 400

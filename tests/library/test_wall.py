@@ -17,13 +17,14 @@ LIBRARY = [name for name in FILES if name.startswith("tabrun/")]
 OURS = (TEMPLATE, "tabrun", "hydra_plugins")
 MAY_IMPORT = {  # a folder of the library: the others that its files may import; "" is tabrun/__init__.py alone
     "": set(),
-    "tables": {"cli"},
-    "runs": {"", "cli", "tables"},
-    "training": {"cli", "tables", "runs"},
-    "stack": {"cli", "tables", "runs", "training"},
-    "sweeps": {"cli", "tables", "runs", "stack"},
-    "verbs": {"cli", "tables", "runs"},
-    "cli": {"tables", "runs", "training"},
+    "reading": {"cli"},
+    "tables": {"cli", "reading"},
+    "runs": {"reading", "", "cli", "tables"},
+    "training": {"reading", "cli", "tables", "runs"},
+    "stack": {"reading", "cli", "tables", "runs", "training"},
+    "sweeps": {"reading", "cli", "tables", "runs", "stack"},
+    "verbs": {"reading", "cli", "tables", "runs"},
+    "cli": {"reading", "tables", "runs", "training"},
 }
 PRIVATE = {  # file, name: why nothing public does
     ("tabrun/__init__.py", "_RJEM_MALLOC_CONF"): "polars has no other switch for memory, of which it takes half so",

@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from workbook import write_workbook
 
 from classify import build
-from tabrun.tables import sources as tables
+from tabrun.reading import sources as tables
 
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 FILES = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]

@@ -14,10 +14,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from tabrun.cli.errors import UserError, errors_that_end
 from tabrun.cli.keys import check_keys, composing, describe, leaves, plain, same_type, shipped
+from tabrun.reading.files import files_of
 from tabrun.runs.build import Build
 from tabrun.runs.folder import LOCK, check_around, claim, lock, read_json, write_json
 from tabrun.runs.resume import check_beside, check_earlier, check_links, resumable, said
-from tabrun.tables.files import files_of
 
 FIRST_PROCESS = int(os.environ.get("LOCAL_RANK", 0)) == 0  # of those that trainer=ddp starts
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from tabrun.cli.errors import UserError
+from tabrun.reading.values import columns_of
 from tabrun.runs.folder import check_owner, part_of, whole, write_whole
 from tabrun.tables.plain import fits
 from tabrun.tables.schema import Schema
-from tabrun.tables.values import columns_of
 
 NAME = str | int | None  # of a column
 FORMAT = 3  # of what a checkpoint holds; the first edition's had none

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from tabrun.cli.errors import UserError
+from tabrun.reading.values import RowError, of_kind
 from tabrun.tables.schema import Schema
-from tabrun.tables.values import RowError, of_kind
 
 
 class TrainedClassifier(nn.Module):

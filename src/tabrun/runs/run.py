@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from tabrun.cli.errors import UserError, checkpoint_file
+from tabrun.reading.reader import Table, in_file
+from tabrun.reading.values import columns_of, numbered, polars_type
 from tabrun.runs.build import Build, Config, set_up
 from tabrun.runs.checkpoint_file import read_checkpoint
 from tabrun.runs.predictor import TrainedClassifier
-from tabrun.tables.reader import Table, in_file
 from tabrun.tables.schema import Schema
 from tabrun.tables.target import probabilities, weights_of, with_target
-from tabrun.tables.values import columns_of, numbered, polars_type
 
 if TYPE_CHECKING:
     from tabrun.tables.data import TabularData

@@ -88,7 +88,7 @@ def is_ours(target: Any, build: Build) -> bool:
         return True
     module, _, name = target.rpartition(".")
     if module == "tabrun":
-        return NAMES.get(name) == "tables.sources"
+        return NAMES.get(name) == "reading.sources"
     top, modules = module.partition(".")[0], {known.rpartition(".")[0] for known in named}
     if top == package_of(build) or module not in modules.difference(*(role.modules for role in ROLES)):
         return False

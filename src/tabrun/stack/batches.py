@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from tabrun.runs.build import Build, set_up
-from tabrun.tables.data import Batches, TabularData
+from tabrun.tables.batches import Batches
+from tabrun.tables.data import TabularData
 
 
 class StackedBatches:

@@ -16,7 +16,7 @@ from tabrun.stack.member import Member, Unplayed
 from tabrun.stack.optimizer import shared
 from tabrun.stack.proof import prove
 from tabrun.stack.ways import WAYS
-from tabrun.tables.data import EVALUATION_BATCH
+from tabrun.tables.batches import EVALUATION_BATCH
 from tabrun.training.chunks import STEP_ROWS, listeners
 from tabrun.training.pace import free_memory
 from tabrun.training.trainer import quieten

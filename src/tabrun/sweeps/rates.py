@@ -45,8 +45,8 @@ def report(folder: Path, jobs: Mapping[int, list[str]], build: Build) -> None:
     """Shows the loss that each job's rate has reached, and which rate to take; writes sweep.csv."""
     import polars as pl
 
+    from tabrun.reading.values import aligned
     from tabrun.sweeps.summary import finished, texts
-    from tabrun.tables.values import aligned
 
     runs, rows = finished(folder, jobs, build), []
     for number, words in jobs.items():

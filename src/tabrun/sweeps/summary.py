@@ -13,10 +13,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from tabrun.cli.errors import UserError
+from tabrun.reading.values import aligned
 from tabrun.runs.build import Build, conf
 from tabrun.runs.folder import read_json, read_metrics, write_json, write_whole
 from tabrun.runs.run import Run, describe
-from tabrun.tables.values import aligned
 
 log = logging.getLogger(__name__)
 

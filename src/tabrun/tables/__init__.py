@@ -1,1 +1,1 @@
-"""A file becomes tensors: `TabularData.setup` reads, splits and encodes one; `Table` reads one of any length."""
+"""A frame becomes tensors: `TabularData.setup` splits, fits the schema and encodes; `look` says what it noticed."""

@@ -10,13 +10,12 @@ import numpy as np
 import polars as pl
 
 from tabrun.cli.errors import UserError
-from tabrun.tables.formats import NAMES
-from tabrun.tables.values import as_float64, as_text, check_kind, check_rows, plain
+from tabrun.reading.formats import NAMES
+from tabrun.reading.values import OFFSET_FROM, as_float64, as_text, check_kind, check_rows, plain
 
 log = logging.getLogger(__name__)
 
 UNSEEN, MISSING, FIRST_CODE = 0, 1, 2  # codes of a category; MISSING only where training rows had missing values
-OFFSET_FROM = 1000  # standard deviations between 0 and the mean, above which float32 would lose digits
 DATE_PARTS = ("month", "weekday", "hour")
 FLOAT32_MOST = float(np.finfo(np.float32).max)
 

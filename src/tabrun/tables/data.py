@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import lightning
@@ -19,75 +18,18 @@ from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from tabrun.cli.errors import UserError
+from tabrun.reading.formats import as_told, told
+from tabrun.reading.reader import in_file
+from tabrun.reading.values import alike, columns_of, known, numbered
+from tabrun.tables.batches import EVALUATION_BATCH, Batches
 from tabrun.tables.columns import Columns
-from tabrun.tables.formats import as_told, told
-from tabrun.tables.look import Finding, is_index, look
-from tabrun.tables.overview import overview
-from tabrun.tables.reader import in_file
-from tabrun.tables.schema import SLICE_ROWS, Rows, Schema, take
+from tabrun.tables.look import Finding, numbered_rows
+from tabrun.tables.overview import looked_at
+from tabrun.tables.schema import SLICE_ROWS, Schema
 from tabrun.tables.split import Split
 from tabrun.tables.target import classes_of, weights_of, with_target
-from tabrun.tables.values import alike, columns_of, known, numbered
 
 log = logging.getLogger(__name__)
-
-EVALUATION_BATCH = 8192  # rows; nothing is learned from these batches, so their size is a matter of speed alone
-
-
-@dataclass(eq=False)
-class Batches:
-    """Some rows of a table in memory, a batch at a time: (rows, labels), or (rows, labels, weights).
-
-    Whole batches are gathered with one index tensor each, which costs a tenth of collating row by row.
-    The order of an epoch depends on the seed and the epoch alone; without a seed it is the table's own.
-    Under DDP each process takes every num_processes-th row, and the last ones are repeated to share evenly.
-    Lightning asks for `state_dict` when it saves within an epoch, which then goes on after the batches that were taken.
-    """
-
-    rows: Rows
-    labels: Tensor
-    index: Tensor
-    batch_size: int
-    seed: int | None = None
-    weights: Tensor | None = None
-    epoch: Callable[[], int] = lambda: 0
-    process: int = 0
-    num_processes: int = 1
-    num_taken: int = 0  # batches of this epoch
-    num_skipped: int = 0
-
-    def order(self) -> Tensor:
-        """This epoch's row numbers in this process, (rows,)."""
-        order = self.index
-        if self.seed is not None:
-            # SeedSequence mixes the two, so that no epoch of one seed equals another epoch of the next
-            mixed = np.random.SeedSequence((self.seed, self.epoch())).generate_state(1, np.uint64)
-            order = order[torch.randperm(len(order), generator=torch.Generator().manual_seed(int(mixed[0])))]
-            if len(order) % self.num_processes:
-                order = torch.cat([order, order[: -len(order) % self.num_processes]])
-        return order[self.process :: self.num_processes].to(self.labels.device)
-
-    @property
-    def num_rows(self) -> int:
-        """Of an epoch in this process."""
-        repeated = self.num_processes - 1 if self.seed is not None else self.num_processes - 1 - self.process
-        return (len(self.index) + repeated) // self.num_processes
-
-    def __len__(self) -> int:
-        return math.ceil(self.num_rows / self.batch_size)
-
-    def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        skipped, self.num_skipped = self.num_skipped, 0
-        for i, batch in enumerate(self.order().split(self.batch_size)[skipped:], skipped + 1):
-            self.num_taken = i
-            weights = () if self.weights is None else (self.weights.index_select(0, batch),)
-            yield take(self.rows, batch), self.labels.index_select(0, batch), *weights
-
-    def state_dict(self) -> dict[str, int]:
-        return {"num_taken": self.num_taken}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.num_skipped = state["num_taken"]
 
 
 class TabularData(lightning.LightningDataModule):
@@ -150,11 +92,14 @@ class TabularData(lightning.LightningDataModule):
                 unused = self.unused()
                 known(frame, unused)
                 if not self.schema:
-                    unused |= self.numbered_rows(frame, unused)
+                    asked = [*self.columns.numbers, *self.columns.categories, *self.columns.ignore, *unused]
+                    unused |= numbered_rows(frame, {*asked, *columns_of(self.target)})
                     train = parts["train"]
                     self.schema = Schema.fit(frame, self.target, train, self.columns, unused, self.formats)
                     if self.look:
-                        self.report = self.looked_at(frame, codes, parts, unused)
+                        kinds = dict.fromkeys(self.columns.ignore, "left out: data.columns.ignore") | unused
+                        kinds |= dict.fromkeys(columns_of(self.target), "target")
+                        self.report = looked_at(frame, self.schema, codes, parts, self.columns, kinds)
                 self.labels, self.weights = self.schema.labels(frame), weights_of(frame, self.weight, parts)
                 num_rows, slices = len(frame), deque(frame.iter_slices(SLICE_ROWS))
                 del frame  # so that what was read together is freed once it is encoded
@@ -168,36 +113,6 @@ class TabularData(lightning.LightningDataModule):
             columns_of(self.weight), "weight"
         )
         return found | dict.fromkeys(self.id, "id")
-
-    def numbered_rows(self, frame: pl.DataFrame, unused: Collection[str]) -> dict[str, str]:
-        """Columns that only number the rows, as a spreadsheet's or a pandas index does; said."""
-        asked = {
-            *self.columns.numbers,
-            *self.columns.categories,
-            *columns_of(self.target),
-            *self.columns.ignore,
-            *unused,
-        }
-        rest = [name for name in frame.columns if name not in asked]
-        found = [name for name in rest if is_index(frame[name])]
-        if not found or len(found) == len(rest):
-            return {}
-        log.warning("left out, as it numbers the rows: %s (else say data.columns.numbers=%s)", ", ".join(found), found)
-        return dict.fromkeys(found, "left out: numbers the rows")
-
-    def looked_at(
-        self, frame: pl.DataFrame, labels: np.ndarray, parts: Mapping[str, np.ndarray], unused: Mapping[str, str]
-    ) -> tuple[pl.DataFrame, list[Finding]]:
-        """What became of the columns, and what is noticed of them; said."""
-        assert self.schema
-        not_features = {*unused, *columns_of(self.target), *self.columns.ignore}
-        columns = [name for name in frame.columns if name not in not_features]
-        findings = look(frame, self.schema, labels, parts, columns)
-        for finding in findings:
-            log.warning("%s", finding)
-        known_as = dict.fromkeys(self.columns.ignore, "left out: data.columns.ignore") | dict(unused)
-        known_as |= dict.fromkeys(columns_of(self.target), "target")
-        return overview(frame, self.schema, parts["train"], self.columns, known_as, findings), findings
 
     def labelled(self) -> tuple[pl.DataFrame, Sequence[int] | np.ndarray]:
         """The table's rows that have a target, and where they stood."""

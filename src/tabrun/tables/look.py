@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ import polars as pl
 
 from tabrun.tables.columns import Category, Number
 from tabrun.tables.schema import Schema
+
+log = logging.getLogger(__name__)
 
 SAMPLE, TREE_ROWS = 10_000, 2_000  # training rows that are looked at
 MOST_ROWS, MOST_COLUMNS = 200_000, 300  # above which equal rows, and equal columns, are not looked for
@@ -36,6 +39,16 @@ def is_index(column: pl.Series) -> bool:
         return True
     whole = column.dtype.is_integer() and len(column) > 20 and not column.null_count()
     return bool(whole and column[-1] - column[0] == len(column) - 1 and (column.diff().drop_nulls() == 1).all())
+
+
+def numbered_rows(frame: pl.DataFrame, asked: Collection[str]) -> dict[str, str]:
+    """Columns, of those that nobody has asked for, that only number the rows, and what they are; said."""
+    rest = [name for name in frame.columns if name not in asked]
+    found = [name for name in rest if is_index(frame[name])]
+    if not found or len(found) == len(rest):
+        return {}
+    log.warning("left out, as it numbers the rows: %s (else say data.columns.numbers=%s)", ", ".join(found), found)
+    return dict.fromkeys(found, "left out: numbers the rows")
 
 
 def spread(rows: np.ndarray, most: int) -> np.ndarray:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
 
+from tabrun.reading.values import aligned
 from tabrun.tables.columns import Category, Columns, Number, features
-from tabrun.tables.look import SAMPLE, Finding, spread
+from tabrun.tables.look import SAMPLE, Finding, look, spread
 from tabrun.tables.schema import Schema
-from tabrun.tables.values import aligned
+
+log = logging.getLogger(__name__)
 
 MOST_SHOWN = 20  # columns on the terminal
 
@@ -66,3 +70,26 @@ def shown(table: pl.DataFrame) -> str:
     few = table if len(table) <= MOST_SHOWN else table.filter(~plain).head(MOST_SHOWN)
     text = aligned([few.columns[:-1], *few.drop("noticed").rows()]) if len(few) else ""
     return f"{len(table)} columns: {counts}" + (f"\n{text}" if text else "")
+
+
+def looked_at(
+    frame: pl.DataFrame, schema: Schema, labels: np.ndarray, parts: Mapping[str, np.ndarray], columns: Columns,
+    unused: Mapping[str, str],
+) -> tuple[pl.DataFrame, list[Finding]]:  # fmt: skip
+    """What became of the columns, and what is noticed of them; said. unused: as in `overview`."""
+    findings = look(frame, schema, labels, parts, [name for name in frame.columns if name not in unused])
+    for finding in findings:
+        log.warning("%s", finding)
+    return overview(frame, schema, parts["train"], columns, unused, findings), findings
+
+
+def described(data: Any) -> str:
+    """The columns for a terminal, and how many rows of which class are in which part."""
+    parts, classes = [], data.schema.classes
+    for name, index in data.index.items():
+        labels = data.labels[index]
+        counts = (labels.bincount(minlength=len(classes)) if labels.dim() == 1 else labels.sum(0)).tolist()
+        each = ", ".join(f"{label} {count:g}" for label, count in zip(classes, counts, strict=True))
+        parts.append(f"{name} {len(index)}" + (f" ({each})" if len(classes) <= 10 else ""))
+    rows = f"rows: {'; '.join(parts)}"
+    return f"{shown(data.report[0])}\n{rows}" if data.report else rows

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from tabrun.cli.errors import UserError
+from tabrun.reading.formats import NAMES
+from tabrun.reading.values import RowError, as_class, known, numbered, polars_type, typed
 from tabrun.tables.columns import FIRST_CODE, Category, Columns, Number, features
-from tabrun.tables.formats import NAMES
 from tabrun.tables.plain import fits
-from tabrun.tables.values import RowError, as_class, known, numbered, polars_type, typed
 
 log = logging.getLogger(__name__)
 

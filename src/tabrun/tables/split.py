@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from tabrun.cli.errors import UserError
-from tabrun.tables.values import check_kind, check_rows, known
+from tabrun.reading.values import check_kind, check_rows, known
 
 NAMES = ("train", "val", "test")
 

@@ -11,7 +11,7 @@ import polars as pl
 import torch
 
 from tabrun.cli.errors import UserError
-from tabrun.tables.values import RowError, as_class, as_float64, check_kind, check_rows, columns_of, known
+from tabrun.reading.values import RowError, as_class, as_float64, check_kind, check_rows, columns_of, known
 
 log = logging.getLogger(__name__)
 

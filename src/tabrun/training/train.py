@@ -21,7 +21,7 @@ from tabrun.runs.build import Build, Config, set_up
 from tabrun.runs.checkpoint_file import write_checkpoint
 from tabrun.runs.folder import write_json, write_whole
 from tabrun.runs.run import Run, record
-from tabrun.tables.overview import shown as shown_columns
+from tabrun.tables.overview import described
 from tabrun.tables.schema import Schema
 from tabrun.training.pace import set_threads
 from tabrun.training.trainer import in_chunks, trainer_of
@@ -44,7 +44,7 @@ def train(build: Build, config: Config, start: dict[str, Any] | None = None) -> 
     if start and start["record"]["data_sha256"] != data.sha256:
         raise UserError(f"resume={shown(folder)}: {data.path} has changed since: its rows have another hash")
     if FIRST_PROCESS and not start:
-        say_table(data)
+        log.info("%s", described(data))
         write_table(folder, data)
     classifier: Any = build.classifier(config, data.schema)
     check_scores(classifier, data)
@@ -74,21 +74,6 @@ def train(build: Build, config: Config, start: dict[str, Any] | None = None) -> 
         raise
     finally:
         end_others(trainer.strategy.launcher)
-
-
-def say_table(data: Any) -> None:
-    """What became of the columns, and how many rows of which class are in which part."""
-    if data.report:
-        log.info("%s", shown_columns(data.report[0]))
-    parts = []
-    for name, index in data.index.items():
-        labels = data.labels[index]
-        counts = labels.bincount(minlength=data.schema.num_classes) if labels.dim() == 1 else labels.sum(0)
-        each = ", ".join(
-            f"{label} {count:g}" for label, count in zip(data.schema.classes, counts.tolist(), strict=True)
-        )
-        parts.append(f"{name} {len(index)}" + (f" ({each})" if data.schema.num_classes <= 10 else ""))
-    log.info("rows: %s", "; ".join(parts))
 
 
 def write_table(folder: Path, data: Any) -> None:
@@ -171,9 +156,10 @@ def finish(trainer: Any, classifier: Any, data: Any, saved: dict[str, Any]) -> d
 def how_it_ended(trainer: Any) -> str:
     """Which epoch was the best, and why there was no further one."""
     stopped = any(stopping.stopped_epoch for stopping in trainer.early_stopping_callbacks)
-    why = "early stopping" if stopped else "trainer.max_epochs"
-    best = getattr(trainer.checkpoint_callback, "best_epoch", None)
-    return f"best epoch {best} of 0 to {trainer.current_epoch - 1}, which {why} ended"
+    why = "ended by early stopping" if stopped else "which was the last that was asked for"
+    best = getattr(trainer.checkpoint_callback, "best_epoch", -1)
+    found = f"best epoch {best}" if best >= 0 else "best epoch before the run went on"
+    return f"{found}; last epoch {trainer.current_epoch - 1}, {why}"
 
 
 def write_results(folder: Path, record: dict[str, Any], metrics: dict[str, float]) -> None:

@@ -139,7 +139,7 @@ def by_class(truth: np.ndarray, predictions: np.ndarray, names: list[str], **sha
 
 def show(result: dict[str, Any]) -> str:
     """The evaluation as text for a terminal."""
-    from tabrun.tables.values import aligned
+    from tabrun.reading.values import aligned
 
     names = [in_one_line(name) for name in result["classes"]]
     names = [name if len(name) <= WIDEST else f"{name[: WIDEST - 3]}..." for name in names]

@@ -12,8 +12,8 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
+from tabrun.reading.values import as_float64, as_text
 from tabrun.tables.columns import Category, Number
-from tabrun.tables.values import as_float64, as_text
 
 if TYPE_CHECKING:
     import numpy as np

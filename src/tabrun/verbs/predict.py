@@ -29,9 +29,9 @@ def predict(run: Run, table: str, threshold: float | None = None, temperature: f
     """For each batch of rows: ids, probability_<class>, prediction; UserError for a table unlike the run's."""
     import polars as pl
 
+    from tabrun.reading.reader import in_file
+    from tabrun.reading.values import columns_of, known, numbered
     from tabrun.runs.predictor import decide
-    from tabrun.tables.reader import in_file
-    from tabrun.tables.values import columns_of, known, numbered
 
     classifier, schema, data = run.classifier(), run.schema, run.config["data"]
     ids, num_rows = columns_of(data["id"]), 0

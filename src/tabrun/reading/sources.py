@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 
 from tabrun.cli.errors import UserError
-from tabrun.tables.files import files_of, kind_of
-from tabrun.tables.reader import Table, whole
+from tabrun.reading.files import files_of, kind_of
+from tabrun.reading.reader import Table, whole
 
 SHIPPED = ("breast_cancer", "iris", "wine", "digits")
 

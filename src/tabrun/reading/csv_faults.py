@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import polars as pl
 
 from tabrun.cli.errors import UserError
-from tabrun.tables.values import RowError, check_rows, read_as
+from tabrun.reading.values import RowError, check_rows, read_as
 
 SEPARATORS = (",", ";", "\t", "|")
 LOOKED_AT = 100  # rows by which a separator and a header are told

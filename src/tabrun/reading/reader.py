@@ -10,10 +10,10 @@ from typing import Any
 import polars as pl
 
 from tabrun.cli.errors import UserError
-from tabrun.tables.csv_file import csv_batches
-from tabrun.tables.files import files_of, kind_of
-from tabrun.tables.formats import as_told
-from tabrun.tables.values import alike, numbered
+from tabrun.reading.csv_file import csv_batches
+from tabrun.reading.files import files_of, kind_of
+from tabrun.reading.formats import as_told
+from tabrun.reading.values import alike, numbered
 
 BATCH_ROWS = 65_536
 

@@ -13,11 +13,10 @@ from typing import Any
 import polars as pl
 
 from tabrun.cli.errors import UserError
-from tabrun.tables.columns import OFFSET_FROM
-from tabrun.tables.csv_faults import dialect, explain_quotes, explain_rows, first_record, mended
-from tabrun.tables.files import opened
-from tabrun.tables.formats import CODE
-from tabrun.tables.values import alike, numbered
+from tabrun.reading.csv_faults import dialect, explain_quotes, explain_rows, first_record, mended
+from tabrun.reading.files import opened
+from tabrun.reading.formats import CODE
+from tabrun.reading.values import OFFSET_FROM, alike, numbered
 
 log = logging.getLogger(__name__)
 

@@ -16,6 +16,8 @@ from tabrun.cli.errors import UserError
 
 log = logging.getLogger(__name__)
 
+OFFSET_FROM = 1000  # standard deviations between 0 and the mean, above which float32 would lose digits
+
 
 class RowError(UserError):
     """What is wrong in a row, counted from 0; whoever took that row from a longer table says where (`numbered`)."""

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 import polars as pl
 
 from tabrun.cli.errors import UserError
-from tabrun.tables.values import RowError, check_rows
+from tabrun.reading.values import RowError, check_rows
 
 log = logging.getLogger(__name__)
 
