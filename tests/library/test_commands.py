@@ -33,7 +33,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 def test_a_run_leaves_its_folder(finished: Path) -> None:
     files = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
     assert files == {
-        *("metrics.json", "run.json", "train.log", "log/metrics.csv"),
+        *("metrics.json", "run.json", "train.log", "log/metrics.csv", "columns.csv", "table.json"),
         *(f"checkpoints/{name}.ckpt" for name in ("best", "last", "previous")),
         *(".lock", ".hydra/config.json", ".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"),
     }

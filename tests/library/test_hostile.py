@@ -601,7 +601,7 @@ def test_a_terminal_obeys_no_name(
     assert errors.visible("é 漢 \n") == "é 漢 \n"
     record = logging.LogRecord("x", logging.INFO, "x", 1, "columns %s\nand", (red,), None)
     assert errors.Visible("%(message)s").format(record) == "columns \\x1b[31mred\\x07\\u202e\nand"
-    pl.DataFrame({red: ["a", "a"] * 20, "x": range(40), "y": ["a", "b"] * 20}).write_csv(tmp_path / "t.csv")
+    pl.DataFrame({red: ["a", "a"] * 20, "x": [*range(20)] * 2, "y": ["a", "b"] * 20}).write_csv(tmp_path / "t.csv")
     assert inside("data=csv", "data.path=t.csv", "data.target=y", "trainer.max_epochs=1", "folder=run") is None
     assert r"left out, as the training rows hold one value there: \x1b[31mred" in capsys.readouterr().out
     assert "\x1b" not in (tmp_path / "run" / "train.log").read_text()
@@ -609,7 +609,7 @@ def test_a_terminal_obeys_no_name(
 
 def test_a_run_goes_on_from_another_folder(finished: Path, command: Any, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    pl.DataFrame({"x": range(40), "y": ["a", "b"] * 20}).write_csv(tmp_path / "t.csv")
+    pl.DataFrame({"x": [*range(20)] * 2, "y": ["a", "b"] * 20}).write_csv(tmp_path / "t.csv")
     words = ["data=csv", "data.path=t.csv", "data.target=y", "trainer.max_epochs=1"]
     for more in (["folder=before"], ["folder=run", "init_from=before"]):
         assert command("classify.train", *words, *more).returncode == 0

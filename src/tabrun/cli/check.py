@@ -25,10 +25,16 @@ RANGES: dict[str, tuple[float, float]] = {  # the least and the most of a number
     **dict.fromkeys(("seed", "data.seed", "data.split.seed"), (0, 2**32 - 1)),
     **dict.fromkeys(("data.split.validation_fraction", "data.split.test_fraction"), (0.001, 0.999)),
     **dict.fromkeys(("data.batch_size", "speed.chunk", "speed.threads", "sweep.max_stack"), (1, math.inf)),
-    **{"sweep.trials": (1, math.inf), "data.num_folds": (2, math.inf), "data.read.head": (0, 10**9)},
+    **{
+        "sweep.trials": (1, math.inf),
+        "data.num_folds": (2, math.inf),
+        "data.bins": (2, 1000),
+        "data.read.head": (0, 10**9),
+    },
 }
-WHOLE = ("speed.chunk", "speed.threads", "data.seed", "data.num_folds", "sweep.max_stack")  # or null
+WHOLE = ("data.bins", "speed.chunk", "speed.threads", "data.seed", "data.num_folds", "sweep.max_stack")  # or null
 CHOICES: dict[str, tuple[str | None, ...]] = {
+    "data.rare_classes": (None, "merge", "drop"),
     "mode": ("auto", "min", "max"),
     "speed.compile": (None, "default", "reduce-overhead", "max-autotune"),
 }

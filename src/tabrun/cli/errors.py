@@ -1,6 +1,7 @@
 """Errors: one line on stderr that says what was wrong, where, and what to do."""
 
 import argparse
+import csv
 import errno
 import logging
 import os
@@ -39,6 +40,16 @@ def at_home(word: str) -> str:
 def checkpoint_file(path: str | Path, name: str = "best") -> Path:
     """Of a run's folder its best.ckpt or last.ckpt, or the file that `path` is; UserError when there is none."""
     file = Path(str(path)).expanduser()
+    if str(path) == "latest" and not file.exists():
+        finished = sorted(Path("outputs").glob("**/metrics.json"), key=os.path.getmtime)
+        if not finished:
+            raise UserError("latest: there is no finished run under outputs/: name its folder")
+        file = finished[-1].parent
+    if (file / "sweep.csv").is_file():  # whose first row is the winner's, or the first repetition's
+        with (file / "sweep.csv").open(newline="") as table:
+            file = file / next(csv.DictReader(table))["job"]
+    if str(file) != os.path.expanduser(str(path)):
+        print(f"{path} is {file}", file=sys.stderr)
     if file.is_dir():
         file = file / "checkpoints" / f"{name}.ckpt"
     if not file.is_file():

@@ -20,7 +20,8 @@ DEFAULTS: dict[str, Any] = {  # of the keys that the library reads; Hydra puts t
     **{"resume": None, "rerun": None, "init_from": None, "trust": False, "test": True},
     "data": {"batch_size": 32, "seed": "${seed}", "drop_missing_target": False, "columns": {"ignore": []}}
     | dict.fromkeys(("id", "weight"))
-    | {"look": True},
+    | {"look": True, "rare_below": 10}
+    | dict.fromkeys(("positive", "rare_classes", "bins")),
     "speed": {"threads": None, "chunk": None, "stack": True, "compile": None},
     "sweep": {"max_stack": None, "stack_dropout": False, "trials": 32},
 }

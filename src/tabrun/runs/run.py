@@ -7,7 +7,7 @@ import logging
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from tabrun.runs.build import Build, Config, set_up
 from tabrun.runs.checkpoint_file import read_checkpoint
 from tabrun.runs.predictor import TrainedClassifier
 from tabrun.tables.schema import Schema
-from tabrun.tables.target import probabilities, weights_of, with_target
+from tabrun.tables.target import Wanted, probabilities, weights_of, with_target
 
 if TYPE_CHECKING:
     from tabrun.tables.data import TabularData
@@ -87,7 +87,8 @@ class Run:
     def table(self, path: str) -> Table:
         """Another CSV or Parquet file, to be read as the run read its own."""
         data, targets = self.config["data"], columns_of(self.schema.target)
-        kinds = self.schema.kinds | dict.fromkeys(targets, polars_type(self.schema.target_kind))
+        kind = "Float64" if data.get("bins") else self.schema.target_kind
+        kinds = self.schema.kinds | dict.fromkeys(targets, polars_type(kind))
         words = ("separator", "null_values", "header", "encoding")
         options = {key: data["read"][key] for key in words if key in data["read"]}
         formats = dict(self.schema.formats)
@@ -100,7 +101,8 @@ class Run:
             log.warning("%s has no column %s, which data.weight names: each row counts once", path, weight)
             weight = None
         with in_file(path):
-            frame, numbers = with_target(frame, target, data["drop_missing_target"])
+            wanted = Wanted(*(data.get(key, default) for key, default in asdict(Wanted()).items()))
+            frame, numbers = with_target(frame, target, data["drop_missing_target"], wanted, self.schema.classes)
             with numbered(numbers):
                 if not isinstance(target, str):
                     probabilities(frame, target)

@@ -20,14 +20,14 @@ from torch import Tensor
 from tabrun.cli.errors import UserError
 from tabrun.reading.formats import as_told, told
 from tabrun.reading.reader import in_file
-from tabrun.reading.values import alike, columns_of, known, numbered
+from tabrun.reading.values import alike, as_class, columns_of, known, numbered
 from tabrun.tables.batches import EVALUATION_BATCH, Batches
 from tabrun.tables.columns import Columns
 from tabrun.tables.look import Finding, numbered_rows
 from tabrun.tables.overview import looked_at
 from tabrun.tables.schema import SLICE_ROWS, Schema
 from tabrun.tables.split import Split
-from tabrun.tables.target import classes_of, weights_of, with_target
+from tabrun.tables.target import Wanted, classes_of, weights_of, with_target
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,8 @@ class TabularData(lightning.LightningDataModule):
     id: columns that are no features and that predictions carry.
     weight: a column that is no feature: how often each row counts in the loss and in measures. What the schema says
     (means, kinds, counts of classes) and the split count each row once.
-    look: whether the table is looked at before it is learned from.
+    look: whether the table is looked at before it is learned from. positive: the class, of two, that is the second.
+    rare_classes, rare_below, bins: see `Wanted`.
     batches_per_step: mini-batches of batch_size rows that the Trainer is handed as one.
     After `setup`: schema (fitted on the training rows, unless a finished run's is given), rows, labels and weights
     (float32, (rows,), or None) of the whole table, index (the row numbers of each part) and sha256 (of all these).
@@ -62,6 +63,10 @@ class TabularData(lightning.LightningDataModule):
         batches_per_step: int = 1,
         weight: str | None = None,
         look: bool = True,
+        rare_classes: str | None = None,
+        rare_below: int = 10,
+        bins: int | None = None,
+        positive: Any = None,
     ) -> None:
         super().__init__()
         self.path, self.read, self.columns, self.id = path, read, columns, columns_of(id)
@@ -76,7 +81,7 @@ class TabularData(lightning.LightningDataModule):
         self.split = replace(split, num_folds=num_folds, fold=fold)
         self.drop_missing_target, self.seed, self.schema = drop_missing_target, seed, schema
         self.batch_size, self.batches_per_step = batch_size, batches_per_step
-        self.look = look
+        self.look, self.positive, self.wanted = look, positive, Wanted(rare_classes, rare_below, bins)
         self.report: tuple[pl.DataFrame, list[Finding]] | None = None
         self.index: dict[str, Tensor] = {}
         self.weights: Tensor | None = None
@@ -96,6 +101,8 @@ class TabularData(lightning.LightningDataModule):
                     unused |= numbered_rows(frame, {*asked, *columns_of(self.target)})
                     train = parts["train"]
                     self.schema = Schema.fit(frame, self.target, train, self.columns, unused, self.formats)
+                    if self.positive is not None:
+                        self.schema = self.schema.with_positive(as_class(self.positive))
                     if self.look:
                         kinds = dict.fromkeys(self.columns.ignore, "left out: data.columns.ignore") | unused
                         kinds |= dict.fromkeys(columns_of(self.target), "target")
@@ -123,8 +130,8 @@ class TabularData(lightning.LightningDataModule):
         kinds |= dict.fromkeys([*self.columns.numbers, *formats], pl.String())
         for inferred in (*columns_of(self.target), *columns_of(self.split.time)):
             kinds.pop(inferred, None)
-        if not isinstance(self.target, str):
-            kinds |= dict.fromkeys(self.target, pl.Float64())  # checked to sum to 1
+        if not isinstance(self.target, str) or self.wanted.bins:
+            kinds |= dict.fromkeys(columns_of(self.target), pl.Float64())  # checked to sum to 1, or cut
         frame = self.read(path=self.path, target=self.target, kinds=kinds)
         if self.target == "-1" and "-1" not in frame.columns:
             self.target = frame.columns[-1]
@@ -136,7 +143,7 @@ class TabularData(lightning.LightningDataModule):
             skip |= {*self.columns.categories, *columns_of(self.weight)}
             self.formats = told(frame, formats, skip, targets, self.columns.numbers)
         frame = as_told(frame, self.formats, self.id)
-        return with_target(frame, self.target, self.drop_missing_target)
+        return with_target(frame, self.target, self.drop_missing_target, self.wanted)
 
     def _sha256(self) -> str:
         assert self.schema

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from tabrun.reading.values import numbered
 from tabrun.tables.columns import Category, Number
 from tabrun.tables.schema import Schema
 
@@ -85,7 +86,11 @@ def giveaways(
     majority = np.bincount(labels[rows]).argmax()
     errors = {}
     for name in list(features)[:MOST_COLUMNS]:
-        one, other = (features[name].read(frame[name].gather(own)) for own in (rows, val))
+        read = []
+        for own in (rows, val):
+            with numbered(own):
+                read.append(features[name].read(frame[name].gather(own)))
+        one, other = read
         errors[name] = error_alone(one, labels[rows], other, labels[val], isinstance(features[name], Category))
     usual = np.median([*errors.values(), float((labels[val] != majority).mean())]) if errors else 0.0
     for name, error in errors.items():

@@ -33,8 +33,9 @@ def overview(
     for column in sample:
         feature, notes = made.get(column.name), [one.what for one in findings if one.column == column.name]
         notes += [f"read as {formats[column.name]}"] if column.name in formats else []
-        kind = unused.get(column.name) or kind_of(feature, column, columns)
-        found.append([column.name, kind, column.n_unique(), column.null_count(), values_of(column), "; ".join(notes)])
+        kind, nested = unused.get(column.name) or kind_of(feature, column, columns), column.dtype.is_nested()
+        distinct, values = (None, "") if nested else (column.n_unique(), values_of(column))
+        found.append([column.name, kind, distinct, column.null_count(), values, "; ".join(notes)])
     names = ["column", "kind", "distinct", "missing", "values", "noticed"]
     return pl.DataFrame(found, schema=names, orient="row", infer_schema_length=None)
 

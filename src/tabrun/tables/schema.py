@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor
 from tabrun.cli.errors import UserError
 from tabrun.reading.formats import NAMES
 from tabrun.reading.values import RowError, as_class, known, numbered, polars_type, typed
-from tabrun.tables.columns import FIRST_CODE, Category, Columns, Number, features
+from tabrun.tables.columns import FIRST_CODE, UNSEEN, Category, Columns, Number, features
 from tabrun.tables.plain import fits
 
 log = logging.getLogger(__name__)
@@ -78,6 +78,14 @@ class Schema:
         categories = tuple(feature for feature in made if isinstance(feature, Category))
         return cls(named, tuple(classes), tuple(counts), numbers, categories, kind, tuple((formats or {}).items()))
 
+    def with_positive(self, name: str) -> Schema:
+        """The same with this class as the second of two, which a threshold is for; UserError where it is none."""
+        if len(self.classes) != 2 or name not in self.classes:
+            raise UserError(f"data.positive={name} is not one of two classes: there are {', '.join(self.classes)}")
+        if name == self.classes[1]:
+            return self
+        return replace(self, classes=self.classes[::-1], class_counts=self.class_counts[::-1])
+
     @property
     def num_classes(self) -> int:
         return len(self.classes)
@@ -120,6 +128,12 @@ class Schema:
                         typed(part[category.name], category.kind if category.part else "String")
                     )
         return (torch.from_numpy(numbers), torch.from_numpy(codes)) if self.categories else torch.from_numpy(numbers)
+
+    def unseen(self, frame: pl.DataFrame, rows: Rows) -> dict[str, int]:
+        """How many values of each category, of these rows of this frame, training never saw."""
+        counts = (rows[1] == UNSEEN).sum(0).tolist() if isinstance(rows, tuple) else []
+        empty = [0 if c.has_missing else frame[c.name].null_count() for c in self.categories]
+        return {c.label: n - gone for c, n, gone in zip(self.categories, counts, empty, strict=True)}
 
     def labels(self, frame: pl.DataFrame) -> Tensor:
         """Class indices, (rows,), or with several target columns probabilities, (rows, classes)."""

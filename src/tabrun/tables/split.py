@@ -14,6 +14,9 @@ from tabrun.reading.values import check_kind, check_rows, known
 NAMES = ("train", "val", "test")
 
 
+RARE = ": data.rare_classes=drop or merge takes those of fewer than data.rare_below rows (of a quantity: data.bins=4)"
+
+
 @dataclass(frozen=True)
 class Split:
     """Stratified and seeded, unless the table says otherwise.
@@ -84,9 +87,8 @@ class Split:
 
         classes, counts = np.unique(labels, return_counts=True)
         if counts.min() < 3:
-            raise UserError(
-                f"class {names[classes[counts.argmin()]]} has {counts.min()} rows: train, val and test need one each"
-            )
+            rarest = names[classes[counts.argmin()]]
+            raise UserError(f"class {rarest} has {counts.min()} rows: train, val and test need one each{RARE}")
 
         def folds(rows: np.ndarray, num_folds: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             kind: Callable = StratifiedKFold if groups is None else StratifiedGroupKFold
@@ -117,7 +119,9 @@ class Split:
         for name, rows in parts.items() if groups is None else ():
             if absent := set(classes.tolist()) - set(np.unique(labels[rows]).tolist()):
                 few = absent.pop()
-                raise UserError(f"class {names[few]} has {(labels == few).sum()} rows: too few for some in {name} too")
+                raise UserError(
+                    f"class {names[few]} has {(labels == few).sum()} rows: too few for some in {name} too{RARE}"
+                )
         return parts
 
 

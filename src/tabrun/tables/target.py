@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,57 @@ from tabrun.reading.values import RowError, as_class, as_float64, check_kind, ch
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be made of the target's values.
+
+    rare_classes: merge or drop those of fewer than rare_below rows. bins: as many classes of equal size of a target of
+    numbers.
+    """
+
+    rare_classes: str | None = None
+    rare_below: int = 10
+    bins: int | None = None
+
+    def settle(self, column: pl.Series, known: Sequence[str]) -> pl.Series:
+        """The classes, null in rows that are to be left out; known: those of a finished run, of another table."""
+        if self.bins:
+            column = binned(column, self.bins, known)
+        if not self.rare_classes:
+            return column
+        counts = column.value_counts()
+        rare = [v for v, n in counts.iter_rows() if (as_class(v) not in known if known else n < self.rare_below)]
+        if not rare:
+            return column
+        todo = "merged as 'rare'" if self.rare_classes == "merge" else "left out"
+        log.warning("%s: %s", todo, ", ".join(f"class {as_class(value)}" for value in sorted(rare, key=str)))
+        if self.rare_classes == "drop":
+            return column.replace(dict.fromkeys(rare))
+        names = {value: "rare" if value in rare else as_class(value) for value in counts[column.name]}
+        return column.replace_strict(names, return_dtype=pl.String)
+
+
+def binned(column: pl.Series, bins: int, known: Sequence[str]) -> pl.Series:
+    """Numbers as classes such as "2.5 to 7.0", of equal size, or with the edges of those that are known."""
+    if not column.dtype.is_numeric():
+        raise UserError(f"column {column.name} holds {column.dtype}: data.bins={bins} needs numbers")
+    values = as_float64(column)
+    ends = [float(name.split("to ")[-1]) for name in known if "to " in name]
+    edges = np.array(sorted(ends)) if ends else np.unique(np.quantile(values, np.linspace(0, 1, bins + 1)[1:-1]))
+    if not known and len(np.unique(values)) < bins:
+        raise UserError(f"column {column.name} holds {len(np.unique(values))} values: data.bins={bins} are too many")
+    edges = np.unique([float(f"{edge:.6g}") for edge in edges])
+    names = [f"up to {edges[0]}", *(f"{a} to {b}" for a, b in pairwise(edges)), f"above {edges[-1]}"]
+    return pl.Series(column.name, np.array(names)[np.searchsorted(edges, values)])
+
+
 def with_target(
-    frame: pl.DataFrame, target: str | Sequence[str], drop_missing: bool
+    frame: pl.DataFrame, target: str | Sequence[str], drop_missing: bool, wanted: Wanted, classes: Sequence[str] = ()
 ) -> tuple[pl.DataFrame, Sequence[int] | np.ndarray]:
-    """The rows that have a target, and where they stood; UserError when some have none and are not to be left out."""
+    """The rows that have a target, and where they stood; UserError when some have none and are not to be left out.
+
+    classes: of the finished run whose table, or another one, this is.
+    """
     targets = columns_of(target)
     known(frame, targets)
     for name, kind in frame.select(targets).schema.items():
@@ -36,6 +85,10 @@ def with_target(
         frame, rows = frame.filter(~empty), np.flatnonzero(~empty)
     if not len(frame):
         raise UserError("the table has no rows with a target")
+    if isinstance(target, str) and (wanted.bins or wanted.rare_classes):
+        column = wanted.settle(frame[target], classes)
+        kept = column.is_not_null()
+        frame, rows = frame.with_columns(column).filter(kept), np.asarray(rows)[kept.to_numpy()]
     return frame, rows
 
 
@@ -45,7 +98,11 @@ def classes_of(frame: pl.DataFrame, target: str | Sequence[str]) -> tuple[np.nda
         return probabilities(frame, target).argmax(1), list(target)
     column = frame[target]
     if column.dtype.is_float():
-        check_rows(column, column != column.round(), ": a target is a class, not a quantity")
+        check_rows(
+            column,
+            column != column.round(),
+            ": a target is a class, not a quantity: data.bins=4 makes four classes of it",
+        )
     values = column.unique().sort()
     codes = dict(zip(values, range(len(values)), strict=True))
     return column.replace_strict(codes, return_dtype=pl.Int32).to_numpy(), [as_class(value) for value in values]

@@ -1,6 +1,8 @@
 """Epochs: what is done around any LightningModule's own steps: the mean training loss, schedulers, rows of the log."""
 
+import logging
 import sys
+import time
 from typing import Any
 
 import torch
@@ -11,6 +13,10 @@ from torch import Tensor
 
 from tabrun.cli.errors import UserError
 from tabrun.training.chunked import Chunked
+
+log = logging.getLogger(__name__)
+
+SECONDS = 5  # between two lines of a run off a terminal
 
 
 class Epochs(Callback):
@@ -25,6 +31,7 @@ class Epochs(Callback):
     def __init__(self) -> None:
         self.loss: Tensor | float = 0.0  # sum over rows, of which so many, or with weights of these
         self.rows = 0.0
+        self.said = time.monotonic()  # when a line was last written
         self.watching: list[tuple[Any, int]] = []  # schedulers and after how many epochs each is stepped
 
     def add(self, loss: Tensor, batch: Any) -> None:
@@ -69,6 +76,11 @@ class Epochs(Callback):
             pl_module.write_row(trainer.global_step)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and not sys.stderr.isatty() and time.monotonic() - self.said > SECONDS:
+            names = [name for name in ("train/loss", "val/loss") if name in trainer.callback_metrics]
+            values = "  ".join(f"{name} {trainer.callback_metrics[name]:.4f}" for name in names)
+            log.info("epoch %d  %s", trainer.current_epoch, values)
+            self.said = time.monotonic()
         for one, frequency in self.watching:
             if (trainer.current_epoch + 1) % frequency:
                 continue

@@ -74,6 +74,13 @@ def measure(
     }
 
 
+def wilson(share: float, rows: int) -> tuple[float, float]:
+    """The 95 % interval of a share that was seen in so many rows (Wilson, 1927)."""
+    z = 1.959964
+    middle, width = share + z * z / (2 * rows), z * math.sqrt(share * (1 - share) / rows + (z / (2 * rows)) ** 2)
+    return (middle - width) / (1 + z * z / rows), (middle + width) / (1 + z * z / rows)
+
+
 def fit_temperature(scores: Any, labels: Any, weights: Any = None) -> float:
     """The number to divide scores by that makes the log loss least (Guo et al., 2017, arXiv:1706.04599)."""
     import numpy as np
@@ -114,6 +121,8 @@ def evaluate(run: Run, table: str | None, threshold: float | None, calibrate: bo
         return measure(truth, probabilities.numpy(), decide(probabilities, threshold).numpy(), **shares)
 
     result["measures"] = {"this run": report(scores.double().softmax(-1))}
+    if not weights:
+        result["accuracy_interval"] = wilson(float(result["measures"]["this run"]["accuracy"] or 0.0), len(truth))
     for name, model in baselines(data).items():
         result["measures"][name] = report(torch.from_numpy(model(rows)))
     if calibrate:
@@ -152,6 +161,11 @@ def show(result: dict[str, Any]) -> str:
         aligned([("true, predicted:", *names), *confusion]),
         aligned([("", *models), *measures]),
     ]
+    if "accuracy_interval" in result:
+        low, high = result["accuracy_interval"]
+        rare = min(row["support"] for row in result["per_class"].values()) * 20 < result["rows"]
+        few = "; a class has less than 5 % of the rows: average_precision says more" if rare else ""
+        tables.append(f"accuracy, 95 % interval: {low:.4f} to {high:.4f}{few}")
     if "temperature" in result:
         tables += [f"temperature {result['temperature']:.4f}, fitted on the validation rows: predict --temperature"]
     how = f", by the weights in {result['weight']}, but calibration_error" if "weight" in result else ""

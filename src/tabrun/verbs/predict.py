@@ -7,7 +7,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def predict(run: Run, table: str, threshold: float | None = None, temperature: float = 1.0) -> Iterator[pl.DataFrame]:
+def predict(
+    run: Run, table: str, threshold: float | None = None, temperature: float = 1.0, keep: Sequence[str] = ()
+) -> Iterator[pl.DataFrame]:
     """For each batch of rows: ids, probability_<class>, prediction; UserError for a table unlike the run's."""
     import polars as pl
 
@@ -34,22 +37,27 @@ def predict(run: Run, table: str, threshold: float | None = None, temperature: f
     from tabrun.runs.predictor import decide
 
     classifier, schema, data = run.classifier(), run.schema, run.config["data"]
-    ids, num_rows = columns_of(data["id"]), 0
+    ids, num_rows, unseen = columns_of(data["id"]), 0, Counter[str]()
     expected = {*ids, *columns_of(schema.target), *data["columns"]["ignore"], *schema.feature_names, data.get("weight")}
     expected |= {data["split"].get(key) for key in ("column", "group", "time")}
     for batch in run.table(table).batches():
         with in_file(table), numbered(range(num_rows, num_rows + len(batch))):
-            probabilities = classifier.probabilities(schema.rows(batch), temperature)
+            rows = schema.rows(batch)
+            probabilities = classifier.probabilities(rows, temperature)
+            unseen.update(schema.unseen(batch, rows))
             known(batch, ids, ": data.id names it")
+            known(batch, keep, ": --keep names it")
         extra = [name for name in batch.columns if name not in expected]
         if extra and not num_rows:
             log.warning("columns that training left out are ignored: %s", in_one_line(", ".join(extra)))
         num_rows += len(batch)
         shares = map(pl.Series, [f"probability_{name}" for name in schema.classes], probabilities.T.numpy())
         decided = pl.Series("prediction", schema.classes)[decide(probabilities, threshold).numpy()]
-        yield pl.DataFrame([*batch.select(ids), *shares, decided])
+        yield pl.DataFrame([*batch.select([*ids, *(name for name in keep if name not in ids)]), *shares, decided])
     if not num_rows:
         raise UserError(f"{table} has no rows to predict")
+    if found := [f"{count} in {name}" for name, count in unseen.items() if count]:
+        log.warning("values that training never saw: %s", in_one_line(", ".join(found)))
 
 
 def is_pipe(out: str) -> bool:
@@ -120,6 +128,7 @@ def main(build: Build) -> None:
     parser.add_argument("table", help="a .csv or .parquet file; - reads CSV from a pipe")
     parser.add_argument("-o", "--out", default="-", help="a .csv or .parquet file; - writes CSV to a pipe (default)")
     parser.add_argument("--threshold", type=float, help="two classes: the second from this probability upwards (0.5)")
+    parser.add_argument("--keep", nargs="+", default=[], metavar="COLUMN", help="columns that predictions carry too")
     parser.add_argument("--temperature", type=float, default=1.0, help="as evaluate --calibrate found it (1)")
     words = parser.parse_args()
     with one_line_errors():
@@ -141,5 +150,5 @@ def main(build: Build) -> None:
             whole_file(words.out) as part,
             tqdm(unit=" rows", unit_scale=True, disable=not sys.stderr.isatty()) as bar,
         ):
-            batches = predict(run, table, words.threshold, words.temperature)
+            batches = predict(run, table, words.threshold, words.temperature, words.keep)
             write(batches, part, Path(words.out).suffix.lower() in (".parquet", ".pq"), bar)
