@@ -13,6 +13,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from classify.limits import (  # noqa: F401  (for the library)
+    ADDED,
     BESIDE,
     CHOICES,
     MEANT,
@@ -53,7 +54,9 @@ def net(config: Config, schema: Schema, most: float = math.inf) -> nn.Sequential
     make, arguments = played("model", config, MODULE)
     takes = signature(make).parameters
     head = head_for(config["head"], schema.num_classes)
-    encode = Encode.of(schema) if "in_features" in takes else AsItIs()
+    options = config.get("encode") or {}  # an older config has none
+    check_arguments("encode", Encode.of, (schema,), options)
+    encode = Encode.of(schema, **options) if "in_features" in takes else AsItIs()
     known = {"in_features": encode.out_features, "schema": schema}
     known = {name: value for name, value in known.items() if name in takes}
     known["out_features"] = head.in_features(schema.num_classes)

@@ -127,10 +127,11 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any], build: Build) -> N
     chosen = {group: name for group, name in choices.items() if name and "/" not in group}
     own = [f"{group}={name}" for group, name in chosen.items() if group not in ("experiment", "debug")]
     types, sections = shipped(*own)
+    added = getattr(build, "ADDED", ())
     for key in sections:
-        if not OmegaConf.is_dict(cfg.get(key)):
+        if not OmegaConf.is_dict(cfg.get(key)) and (key in cfg or key not in added):
             raise UserError(f"{key} cannot be left out as a whole: set {key}.NAME=null for what is not wanted")
-    check_keys(cfg, types)
+    check_keys(cfg, {key: value for key, value in types.items() if key not in added})
     groups = {key.rpartition(".")[0] for key in types}
     for key, value in leaves(plain(cfg)):
         if isinstance(value, str) and "${" in value:
