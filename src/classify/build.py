@@ -138,14 +138,17 @@ def classifier(config: Config, schema: Schema, measured: Measures | None = None)
     from classify.classifier import Classifier
     from tabrun.training.pace import free_memory
 
-    optimizer = made("optimizer", config["optimizer"])
+    node = dict(config["optimizer"])
+    decay_biases = node.pop("decay_biases", True)  # said beside its arguments; an older config does not
+    optimizer = made("optimizer", node)
     if "fused" in optimizer.keywords and config["trainer"]["precision"] in ("bf16-true", "16-true"):
         optimizer.keywords["fused"] = False  # on the CPU torch's SGD leaves such weights as they were (pytorch#191763)
     schedule = made("scheduler", config["scheduler"]) if config["scheduler"] else None
     rehearse(optimizer, schedule)
     most = free_memory(config["trainer"]["accelerator"]) // WEIGHT_BYTES
     own = net(config, schema, most), optimizer, schedule, loss(config, schema, most)
-    trained = Classifier(*own, measures(config, schema) if measured is None else measured)
+    measured = measures(config, schema) if measured is None else measured
+    trained = Classifier(*own, measured, decay_biases)
     # now, as the Trainer would read a checkpoint's weights before it turns the net's into float64
     return trained.double() if config["trainer"]["precision"] == "64-true" else trained
 
