@@ -9,13 +9,14 @@ import polars as pl
 import pytest
 import torch
 from conftest import configure
-from handed import open_run, planned, train, train_as_one
+from handed import open_run, planned, set_up, train, train_as_one
 
 from classify.nets import Encode
 from classify.numbers import Periodic, Piecewise, centers_and_widths, clipped
 from tabrun.stack.ways import Batched
 from tabrun.tables.columns import Columns, Number
 from tabrun.tables.schema import Schema
+from tabrun.tables.split import suitable_batch
 from tabrun.verbs.export import export
 
 OPTIONS: dict[str, list[str]] = {
@@ -151,3 +152,23 @@ def test_no_random_number_is_drawn_and_nothing_is_learned_by_default() -> None:
     before = torch.get_rng_state()
     assert not [*Encode.of(fit(table().select("x", "label"))).parameters()]
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch"), [(10, 32), (1000, 32), (3000, 128), (40000, 256), (10**5, 512), (10**8, 1024)]
+)
+def test_a_batch_by_the_number_of_rows(rows: int, batch: int) -> None:
+    assert suitable_batch(rows) == batch
+
+
+def test_an_own_table_is_read_with_more_care_and_each_choice_may_be_another(tmp_path: Path) -> None:
+    table().write_parquet(tmp_path / "table.parquet")
+    own = ["data=parquet", f"data.path={tmp_path / 'table.parquet'}", "data.target=label"]
+    config, shipped = configure(tmp_path, *own), configure(tmp_path)
+    assert (config["encode"]["embed"], shipped["encode"]["embed"]) == ("periodic", None)
+    assert set_up(config).batch_size == 32
+    other = configure(tmp_path, *own, "encode=standard", "model=linear", "optimizer=sgd", "data.batch_size=8")
+    assert {key: other[key] for key in ("encode", "optimizer")} == {
+        key: shipped[key] for key in ("encode", "optimizer")
+    }
+    assert set_up(other).batch_size == 8

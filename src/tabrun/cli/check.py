@@ -31,7 +31,7 @@ RANGES: dict[str, tuple[float, float]] = {  # the least and the most of a number
     **dict.fromkeys(("data.batch_size", "speed.chunk", "speed.threads", "sweep.max_stack"), (1, math.inf)),
     **{"sweep.trials": (1, math.inf), "data.num_folds": (2, math.inf), "data.read.head": (0, 10**9)},
 }
-WHOLE = ("speed.chunk", "speed.threads", "data.seed", "data.num_folds", "sweep.max_stack")  # or null
+WHOLE = ("data.batch_size", "speed.chunk", "speed.threads", "data.seed", "data.num_folds", "sweep.max_stack")  # or null
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "mode": ("auto", "min", "max"),
     "speed.compile": (None, "default", "reduce-overhead", "max-autotune"),

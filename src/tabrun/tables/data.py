@@ -21,7 +21,7 @@ from tabrun.cli.errors import UserError
 from tabrun.tables.columns import Columns
 from tabrun.tables.reader import in_file
 from tabrun.tables.schema import SLICE_ROWS, Rows, Schema, take
-from tabrun.tables.split import Split
+from tabrun.tables.split import Split, suitable_batch
 from tabrun.tables.target import classes_of, weights_of, with_target
 from tabrun.tables.values import columns_of, known, numbered
 
@@ -91,6 +91,7 @@ class TabularData(lightning.LightningDataModule):
     id: columns that are no features and that predictions carry.
     weight: a column that is no feature: how often each row counts in the loss and in measures. What the schema says
     (means, kinds, counts of classes) and the split count each row once.
+    batch_size: of the training rows; None: by their number, which `setup` finds.
     batches_per_step: mini-batches of batch_size rows that the Trainer is handed as one.
     After `setup`: schema (fitted on the training rows, unless a finished run's is given), rows, labels and weights
     (float32, (rows,), or None) of the whole table, index (the row numbers of each part) and sha256 (of all these).
@@ -107,7 +108,7 @@ class TabularData(lightning.LightningDataModule):
         drop_missing_target: bool = False,
         num_folds: int | None = None,
         fold: int = 0,
-        batch_size: int = 32,
+        batch_size: int | None = 32,
         seed: int | None = 0,
         schema: Schema | None = None,
         batches_per_step: int = 1,
@@ -124,7 +125,7 @@ class TabularData(lightning.LightningDataModule):
             raise UserError(f"data.weight={weight} is the target: name another column")
         self.split = replace(split, num_folds=num_folds, fold=fold)
         self.drop_missing_target, self.seed, self.schema = drop_missing_target, seed, schema
-        self.batch_size, self.batches_per_step = batch_size, batches_per_step
+        self.batch_size, self.batches_per_step = batch_size or 0, batches_per_step
         self.index: dict[str, Tensor] = {}
         self.weights: Tensor | None = None
 
@@ -143,6 +144,7 @@ class TabularData(lightning.LightningDataModule):
                 del frame  # so that what was read together is freed once it is encoded
                 self.rows = self.schema.encoded(num_rows, (slices.popleft() for _ in range(len(slices))))
         self.index = {name: torch.from_numpy(rows) for name, rows in parts.items()}
+        self.batch_size = self.batch_size or suitable_batch(len(parts["train"]))
         self.sha256 = self._sha256()
 
     def labelled(self) -> tuple[pl.DataFrame, Sequence[int] | np.ndarray]:
