@@ -54,9 +54,12 @@ def net(config: Config, schema: Schema, most: float = math.inf) -> nn.Sequential
     make, arguments = played("model", config, MODULE)
     takes = signature(make).parameters
     head = head_for(config["head"], schema.num_classes)
-    options = config.get("encode") or {}  # an older config has none
-    check_arguments("encode", Encode.of, (schema,), options)
-    encode = Encode.of(schema, **options) if "in_features" in takes else AsItIs()
+    encode: Encode | AsItIs = AsItIs()
+    if "in_features" in takes:
+        options = {"schema": schema} | (config.get("encode") or {})  # an older config has none
+        check_arguments("encode", Encode.of, (), options)
+        check_size("encode", Encode.of, options, most)
+        encode = Encode.of(**options)
     known = {"in_features": encode.out_features, "schema": schema}
     known = {name: value for name, value in known.items() if name in takes}
     known["out_features"] = head.in_features(schema.num_classes)

@@ -33,6 +33,8 @@ def quantiles_of(number: Number, parts: int) -> list[float]:
     """The parts + 1 borders between so many equal shares of the training rows, as far as the schema tells them."""
     if not number.quantiles:
         raise UserError(f"encode: the run's schema is an older one, without quantiles of {number.name}: train it again")
+    if not 1 < parts < len(number.quantiles):
+        raise UserError(f"encode.bins={parts} is out of range: it must be from 2 to {len(number.quantiles) - 1}")
     levels = np.linspace(0, 1, len(number.quantiles))
     return np.interp(np.linspace(0, 1, parts + 1), levels, number.quantiles).tolist()
 
