@@ -41,8 +41,8 @@ def quantiles_of(number: Number, parts: int) -> list[float]:
 
 def clipped(x: Tensor) -> Tensor:
     """x / sqrt(1 + (x/3)^2), a smooth clip to (-3, 3) (Holzmüller et al. 2024, arXiv:2407.04491); x is written over."""
-    x = x.div_(3).clamp_(-FLAT, FLAT)
-    return x.mul_(3).div_((1 + (x / 3).square_()).sqrt_())
+    third = x.div_(3).clamp_(-FLAT, FLAT)
+    return (3 * third).div_((1 + third.square()).sqrt_())
 
 
 class Periodic(nn.Module):

@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 import torch
 from conftest import configure
-from handed import open_run, planned, set_up, train, train_as_one
+from handed import CONF, check_values, open_run, planned, set_up, train, train_as_one
+from hydra import compose, initialize_config_dir
 
 from classify.nets import Encode
 from classify.numbers import Periodic, Piecewise, centers_and_widths, clipped
@@ -172,3 +173,7 @@ def test_an_own_table_is_read_with_more_care_and_each_choice_may_be_another(tmp_
         key: shipped[key] for key in ("encode", "optimizer")
     }
     assert set_up(other).batch_size == 8
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for words in ([*own, "encode.embed=null"], ["data.batch_size=null"]):
+            cfg = compose("config", words, return_hydra_config=True)
+            check_values(cfg, cfg.hydra.runtime.choices)

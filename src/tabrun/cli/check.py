@@ -127,7 +127,7 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any], build: Build) -> N
     chosen = {group: name for group, name in choices.items() if name and "/" not in group}
     own = [f"{group}={name}" for group, name in chosen.items() if group not in ("experiment", "debug")]
     types, sections = shipped(*own)
-    added = getattr(build, "ADDED", ())
+    added, words = getattr(build, "ADDED", ()), {**CHOICES, **build.CHOICES}
     for key in sections:
         if not OmegaConf.is_dict(cfg.get(key)) and (key in cfg or key not in added):
             raise UserError(f"{key} cannot be left out as a whole: set {key}.NAME=null for what is not wanted")
@@ -136,7 +136,8 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any], build: Build) -> N
     for key, value in leaves(plain(cfg)):
         if isinstance(value, str) and "${" in value:
             value = OmegaConf.select(cfg, key)
-        default = 1 if key in WHOLE and value is not None else types.get(key)
+        null = value is None and (key in WHOLE or None in words.get(key, ()))
+        default = None if null else 1 if key in WHOLE else types.get(key)
         if key in groups and value:
             raise UserError(f"{key}={value} is not a group of keys")
         if value == "???" or (value == "" and default):
@@ -144,9 +145,9 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any], build: Build) -> N
         if key in types and not same_type(value, default):
             raise UserError(f"{key}={value} is not {describe(default)}, as in {key}={default}")
         check_range(key, value, {**RANGES, **build.RANGES})
-    for key, words in {**CHOICES, **build.CHOICES}.items():
-        if not OmegaConf.is_dict(value := OmegaConf.select(cfg, key)) and value not in words:
-            raise UserError(f"{key}={value} is not one of {', '.join(word or 'null' for word in words)}")
+    for key, choice in words.items():
+        if not OmegaConf.is_dict(value := OmegaConf.select(cfg, key)) and value not in choice:
+            raise UserError(f"{key}={value} is not one of {', '.join(word or 'null' for word in choice)}")
     build.check(cfg)
     check_earlier(cfg)
     if "::" in os.path.abspath(str(cfg.folder)):
