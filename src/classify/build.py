@@ -13,6 +13,7 @@ from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
 from classify.limits import (  # noqa: F401  (for the library)
+    ADDED,
     BESIDE,
     CHOICES,
     MEANT,
@@ -53,9 +54,14 @@ def net(config: Config, schema: Schema, most: float = math.inf) -> nn.Sequential
     make, arguments = played("model", config, MODULE)
     takes = signature(make).parameters
     head = head_for(config["head"], schema.num_classes)
-    anything = any(each.kind is Parameter.VAR_KEYWORD for each in takes.values())
-    encode = Encode.of(schema) if anything or "in_features" in takes else AsItIs()
-    known: Config = {"in_features": encode.out_features} if anything or "in_features" in takes else {}
+    anything = "in_features" in takes or any(each.kind is Parameter.VAR_KEYWORD for each in takes.values())
+    encode: Encode | AsItIs = AsItIs()
+    if anything:
+        options = {"schema": schema} | (config.get("encode") or {})  # an older config has none
+        check_arguments("encode", Encode.of, (), options)
+        check_size("encode", Encode.of, options, most)
+        encode = Encode.of(**options)
+    known: Config = {"in_features": encode.out_features} if anything else {}
     known |= {"schema": schema} if "schema" in takes else {}
     known["out_features"] = head.in_features(schema.num_classes)
     if wrong := [name for name in arguments if name in known]:
@@ -138,14 +144,17 @@ def classifier(config: Config, schema: Schema, measured: Measures | None = None)
     from classify.classifier import Classifier
     from tabrun.training.pace import free_memory
 
-    optimizer = made("optimizer", config["optimizer"])
+    node = dict(config["optimizer"])
+    decay_biases = node.pop("decay_biases", True)  # said beside its arguments; an older config does not
+    optimizer = made("optimizer", node)
     if "fused" in optimizer.keywords and config["trainer"]["precision"] in ("bf16-true", "16-true"):
         optimizer.keywords["fused"] = False  # on the CPU torch's SGD leaves such weights as they were (pytorch#191763)
     schedule = made("scheduler", config["scheduler"]) if config["scheduler"] else None
     rehearse(optimizer, schedule)
     most = free_memory(config["trainer"]["accelerator"]) // WEIGHT_BYTES
     own = net(config, schema, most), optimizer, schedule, loss(config, schema, most)
-    trained = Classifier(*own, measures(config, schema) if measured is None else measured)
+    measured = measures(config, schema) if measured is None else measured
+    trained = Classifier(*own, measured, decay_biases)
     # now, as the Trainer would read a checkpoint's weights before it turns the net's into float64
     return trained.double() if config["trainer"]["precision"] == "64-true" else trained
 

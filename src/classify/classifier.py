@@ -64,6 +64,7 @@ class Classifier(lightning.LightningModule):
 
     loss: of scores and labels, which are class indices (rows,) or one-hot or soft targets (rows, classes); and with
     data.weight of weights (rows,). optimizer: makes the optimizer from parameters, such as partial(SGD, lr=0.1).
+    decay_biases: whether its weight decay is of all parameters, or of weights alone.
     A batch is a mini-batch of the table's rows, as the schema lays them out, with their labels and, if any, weights.
     """
 
@@ -74,9 +75,10 @@ class Classifier(lightning.LightningModule):
         schedule: Schedule | None = None,
         loss: nn.Module | None = None,
         measures: Measures | None = None,
+        decay_biases: bool = True,
     ) -> None:
         super().__init__()
-        self.net, self.optimizer, self.schedule = net, optimizer, schedule
+        self.net, self.optimizer, self.schedule, self.decay_biases = net, optimizer, schedule, decay_biases
         self.loss = loss or nn.CrossEntropyLoss()
         self.measures = measures or Measures({})
 
@@ -98,9 +100,18 @@ class Classifier(lightning.LightningModule):
         self.log_dict(self.measures.named("test"))
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(self.parameters())  # the net's, and those of a loss that has some
+        # of the net, and of a loss that has parameters
+        optimizer = self.optimizer(self.parameters() if self.decay_biases else decay_groups(self))
         if self.schedule is None:
             return optimizer
         steps = {self.schedule.total: self.trainer.estimated_stepping_batches} if self.schedule.total else {}
         scheduler = {"scheduler": self.schedule.make(optimizer, **steps), "interval": self.schedule.interval}
         return {"optimizer": optimizer, "lr_scheduler": scheduler | {"monitor": self.schedule.monitor}}
+
+
+def decay_groups(net: nn.Module) -> list[dict[str, Any]]:
+    """Gives the parameters as groups: weights, and what is not decayed: biases, scales, norms, frequencies."""
+    weights = {name: p for name, p in net.named_parameters() if p.dim() > 1 and name.endswith("weight")}
+    others = [p for name, p in net.named_parameters() if name not in weights]
+    undecayed = [{"params": others, "weight_decay": 0.0}] if others else []
+    return [{"params": [*weights.values()]}, *undecayed]

@@ -13,6 +13,9 @@ from tabrun.cli.roles import CALLBACK, MODULE, Role
 RANGES: Mapping[str, tuple[float, float]] = {  # the least and the most of a number, or of each in a list
     "model.hidden": (1, 2**24),
     "model.dropout": (0, 0.999),
+    **dict.fromkeys(("encode.frequencies", "encode.outputs"), (1, 1024)),
+    "encode.std": (0, 1e6),
+    "encode.bins": (2, 32),
     "optimizer.lr": (0, sys.float_info.max),
     "optimizer.momentum": (0, 1),
     "optimizer.weight_decay": (0, sys.float_info.max),
@@ -25,6 +28,8 @@ RANGES: Mapping[str, tuple[float, float]] = {  # the least and the most of a num
 }
 CHOICES: Mapping[str, tuple[str | None, ...]] = {  # the words that a key may be
     "head": ("auto", "sigmoid", "softmax"),
+    "encode.scale": (None, "standard", "robust"),
+    "encode.embed": (None, "periodic", "piecewise"),
     "scheduler.interval": (None, "step", "epoch"),
     "trainer.precision": ("32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"),
     "trainer.profiler": (None, "simple", "advanced", "pytorch", "xla"),
@@ -34,6 +39,7 @@ MEANT: Mapping[str, str] = {  # keys by names that are too far from them to be g
     **{"learning_rate": "optimizer.lr", "epochs": "trainer.max_epochs", "layers": "model.hidden"},
 }
 MORE: Sequence[str] = ("trainer.max_epochs", "callbacks.early_stopping.patience")  # that a finished run may be given
+ADDED: Sequence[str] = ("encode", "optimizer.decay_biases")  # that older runs lack, which then are as they were
 BESIDE: Sequence[str] = ("callbacks.checkpoints.minutes", "logger")  # what may be another when a run goes on
 
 

@@ -441,6 +441,8 @@ FORGED: dict[str, Callable[[dict[str, Any]], Any]] = {  # none of it is read
     "random numbers": at("rng", 5),
 }
 MISFITS: dict[str, Callable[[dict[str, Any]], Any]] = {  # read, but no net comes of it
+    "frequencies": at("config/encode", {"embed": "periodic", "frequencies": 10**12}),
+    "bins": at("config/encode", {"embed": "piecewise", "bins": 10**12}),
     "whole numbers": weight(lambda value: value.int()),
     "complex numbers": weight(lambda value: value + 0j),
     "no head": at("config/head", "x"),
@@ -484,7 +486,8 @@ def test_forged_values_are_refused(name: str, forged: Callable[..., Path]) -> No
         (FORGED | MISFITS)[name](content)
 
     run = forged(change)
-    with pytest.raises(ValueError, match="is not a checkpoint" if name in FORGED else "model|weights|head|dropout"):
+    said = "is not a checkpoint" if name in FORGED else "model|weights|head|dropout|encode"
+    with pytest.raises(ValueError, match=said):
         load(run)
 
 

@@ -132,7 +132,8 @@ def test_columns_can_be_forced() -> None:
 def test_missing_and_infinite_numbers_become_the_training_mean() -> None:
     frame = pl.DataFrame({"x": [1.0, 3.0, None, float("inf"), float("nan")], "churned": list("abaab")})
     schema = fit(frame, missing_indicators=True)
-    assert schema.numbers[0] == Number("x", mean=2.0, std=1.0, indicator=True)
+    quantiles = tuple(np.linspace(1, 3, 33).tolist())
+    assert schema.numbers[0] == Number("x", mean=2.0, std=1.0, indicator=True, quantiles=quantiles)
     net = build.net(configure("unused", "model=linear"), schema)
     assert net.encode(schema.rows(frame)).tolist() == [[-1, 0], [1, 0], [0, 1], [0, 1], [0, 1]]
 

@@ -206,6 +206,7 @@ def test_training_with_weights_is_training_on_repeated_rows(tmp_path: Path) -> N
     x = 1.0 - np.arange(240) // 2 % 2 * 2  # of mean 0 in each four
     frame = weighted().with_columns(x=x, k=(fours + fours // 6) % 3, part=parts)
     common = ["trainer.precision=64-true", "data.batch_size=1000", "data.columns.ignore=[kind]", "optimizer.lr=1"]
+    common += ["encode=standard", "optimizer=sgd"]  # Adam would make much of the last digits
     train(configure(tmp_path / "one", *words(frame, tmp_path / "a.csv", *common, "data.weight=k")))
     train(configure(tmp_path / "two", *words(repeated(frame), tmp_path / "b.csv", *common)))
     one, two = (open_run(tmp_path / name, "last") for name in ("one", "two"))

@@ -10,12 +10,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import configure
-from handed import open_run, set_up, train, trainer_of
+from handed import open_run, set_up, train, train_as_one, trainer_of
 from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 from torch import nn
 
 from classify import build
 from classify.classifier import Classifier
+from classify.schedules import coslog4, flat_cosine
 from tabrun.tables.columns import Number
 from tabrun.tables.schema import Schema
 from tabrun.training import pace
@@ -240,3 +241,38 @@ def test_threads_are_as_many_as_pay(words: list[str], threads: int, monkeypatch:
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+def test_weight_decay_is_of_weights_alone_where_wanted(tmp_path: Path) -> None:
+    common = ["data=iris", "encode=periodic", "encode.scale_layer=true", "optimizer=adamw", "test=false"]
+    common += ["trainer.precision=64-true", "trainer.max_epochs=3", "optimizer.decay_biases=false"]
+    config = configure(tmp_path, *common)
+    module = build.classifier(config, set_up(config).schema)
+    names = {id(p): name for name, p in module.net.named_parameters()}
+    decayed, others = ([names[id(p)] for p in group["params"]] for group in module.configure_optimizers().param_groups)
+    assert decayed == ["encode.embed.weight", "body.0.weight", "body.2.weight"]
+    undecayed = ["encode.scale", *(f"encode.embed.{name}" for name in ("frequencies", "phases", "bias"))]
+    assert others == [*undecayed, "body.0.bias", "body.2.bias"]
+
+    rates = ["optimizer.lr=0.001", "optimizer.lr=0.01"]
+    train_as_one([configure(tmp_path / f"stacked{i}", *common, rate) for i, rate in enumerate(rates)])
+    for i, rate in enumerate(rates):
+        train(configure(tmp_path / f"alone{i}", *common, rate))
+        one, other = (open_run(tmp_path / f"{folder}{i}", "last").weights for folder in ("stacked", "alone"))
+        assert all((one[key] - other[key]).norm() <= 1e-9 * other[key].norm() for key in one)
+
+
+def test_schedules_of_realmlp() -> None:
+    def factors(make: Any, total_steps: int) -> list[float]:
+        optimizer, found = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0), []
+        schedule = make(optimizer, total_steps)
+        for _ in range(total_steps + 1):
+            found.append(optimizer.param_groups[0]["lr"] / 2)
+            optimizer.step()
+            schedule.step()
+        return found
+
+    waves = factors(coslog4, 15)  # 1 + 15 t is 1, 2, 3, ..., 16
+    assert [waves[step] for step in (0, 1, 3, 7, 15)] == pytest.approx([0] * 5, abs=1e-12)
+    assert [waves[step] for step in (2, 5, 10)] == pytest.approx([0.9300, 0.9300, 0.9834], abs=1e-3)
+    assert factors(flat_cosine, 8) == pytest.approx([1, 1, 1, 1, 1, 0.8536, 0.5, 0.1464, 0], abs=1e-4)

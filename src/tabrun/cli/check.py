@@ -32,7 +32,12 @@ RANGES: dict[str, tuple[float, float]] = {  # the least and the most of a number
         "data.read.head": (0, 10**9),
     },
 }
-WHOLE = ("data.bins", "speed.chunk", "speed.threads", "data.seed", "data.num_folds", "sweep.max_stack")  # or null
+WHOLE = (
+    *("data.bins", "data.batch_size", "data.seed", "data.num_folds"),
+    "speed.chunk",
+    "speed.threads",
+    "sweep.max_stack",
+)
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "data.rare_classes": (None, "merge", "drop"),
     "mode": ("auto", "min", "max"),
@@ -88,13 +93,14 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any], build: Build) -> N
     """Raises UserError for a value of another type, or out of its range; choices: those made of each config group."""
     chosen = {group: name for group, name in choices.items() if name and "/" not in group}
     own = [f"{group}={name}" for group, name in chosen.items() if group not in ("experiment", "debug")]
-    types = shipped(*own)
-    check_keys(cfg, types)
+    types, added, words = shipped(*own), getattr(build, "ADDED", ()), {**CHOICES, **build.CHOICES}
+    check_keys(cfg, {key: value for key, value in types.items() if key not in added})
     groups = {key.rpartition(".")[0] for key in types}
     for key, value in leaves(plain(cfg)):
         if isinstance(value, str) and "${" in value:
             value = OmegaConf.select(cfg, key)
-        default = 1 if key in WHOLE and value is not None else types.get(key)
+        null = value is None and (key in WHOLE or None in words.get(key, ()))
+        default = None if null else 1 if key in WHOLE else types.get(key)
         if key in groups and value:
             raise UserError(f"{key}={value} is not a group of keys")
         if value == "???" or (value == "" and default):
@@ -102,9 +108,9 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any], build: Build) -> N
         if key in types and not same_type(value, default):
             raise UserError(f"{key}={value} is not {describe(default)}, as in {key}={default}")
         check_range(key, value, {**RANGES, **build.RANGES})
-    for key, words in {**CHOICES, **build.CHOICES}.items():
-        if not OmegaConf.is_dict(value := OmegaConf.select(cfg, key)) and value not in words:
-            raise UserError(f"{key}={value} is not one of {', '.join(word or 'null' for word in words)}")
+    for key, choice in words.items():
+        if not OmegaConf.is_dict(value := OmegaConf.select(cfg, key)) and value not in choice:
+            raise UserError(f"{key}={value} is not one of {', '.join(word or 'null' for word in choice)}")
     build.check(cfg)
     check_earlier(cfg)
     if "::" in os.path.abspath(str(cfg.folder)):

@@ -37,7 +37,8 @@ class Batched:
     It is right where training_step is `loss(net(rows), *truth)`. Rows come last, (P, features, rows), as a batched
     product takes weights as they are then, and the loss runs along rows and not along a few classes: twice as fast. A
     layer may have a method `stacked(values, rows)` of its own, of its parameters (P, ...) by name and rows
-    (P, rows, features); one that has none and is not known here goes through vmap.
+    (P, rows, features); one that has none and is not known here goes through vmap. The net's `encode` may have one too,
+    which takes a batch's rows, (rows, ...) where all members share them, and also its buffers in which members differ.
     """
 
     words = "layer by layer"
@@ -62,7 +63,7 @@ class Batched:
         self.one_loss = all(s == states[0] and not [*f.buffers()] for s, f in zip(states, self.functions, strict=True))
         self.learned = any(name.startswith("net.encode.") for name in names)
         self.one_encode = not self.learned and all(same(one.encode, net.encode) for one in self.nets)
-        self.encode = self.mapped([one.encode for one in self.nets], "net.encode") if self.learned else None
+        self.encode = None if self.one_encode else self.encoder()
 
     def own(self, prefix: str) -> dict[str, int]:
         """The places of the parameters of the layer of this name."""
@@ -100,6 +101,17 @@ class Batched:
             return each({key: values[place] for key, place in places.items()}, buffers, rows)
 
         return call
+
+    def encoder(self) -> Callable[..., Tensor] | None:
+        """Encodes for every member at once, where members differ in it and it says how."""
+        encodes = [net.encode for net in self.nets]
+        if not hasattr(encodes[0], "stacked"):
+            return self.mapped(encodes, "net.encode") if self.learned else None
+        places, own = self.own("net.encode"), stacked_buffers(encodes)
+        differ = {name: buffer for name, buffer in own.items() if not (buffer == buffer[0]).all()}
+        return lambda values, rows, _: encodes[0].stacked(
+            differ | {key: values[place] for key, place in places.items()}, rows
+        )
 
     def losses(self, values: Sequence[Tensor], batch: Any) -> Tensor:
         """(P,), of parameters (P, ...) and a batch that all members share, or with rows (P, rows, ...)."""

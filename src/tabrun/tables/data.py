@@ -26,7 +26,7 @@ from tabrun.tables.columns import Columns
 from tabrun.tables.look import Finding, numbered_rows
 from tabrun.tables.overview import looked_at
 from tabrun.tables.schema import SLICE_ROWS, Schema
-from tabrun.tables.split import Split
+from tabrun.tables.split import Split, suitable_batch
 from tabrun.tables.target import Wanted, classes_of, weights_of, with_target
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ class TabularData(lightning.LightningDataModule):
     (means, kinds, counts of classes) and the split count each row once.
     look: whether the table is looked at before it is learned from. positive: the class, of two, that is the second.
     rare_classes, rare_below, bins: see `Wanted`.
+    batch_size: of the training rows; None: by their number, which `setup` finds.
     batches_per_step: mini-batches of batch_size rows that the Trainer is handed as one.
     After `setup`: schema (fitted on the training rows, unless a finished run's is given), rows, labels and weights
     (float32, (rows,), or None) of the whole table, index (the row numbers of each part) and sha256 (of all these).
@@ -57,7 +58,7 @@ class TabularData(lightning.LightningDataModule):
         drop_missing_target: bool = False,
         num_folds: int | None = None,
         fold: int = 0,
-        batch_size: int = 32,
+        batch_size: int | None = 32,
         seed: int | None = 0,
         schema: Schema | None = None,
         batches_per_step: int = 1,
@@ -80,7 +81,7 @@ class TabularData(lightning.LightningDataModule):
             raise UserError(f"data.weight={weight} is the target: name another column")
         self.split = replace(split, num_folds=num_folds, fold=fold)
         self.drop_missing_target, self.seed, self.schema = drop_missing_target, seed, schema
-        self.batch_size, self.batches_per_step = batch_size, batches_per_step
+        self.batch_size, self.batches_per_step = batch_size or 0, batches_per_step
         self.look, self.positive, self.wanted = look, positive, Wanted(rare_classes, rare_below, bins)
         self.report: tuple[pl.DataFrame, list[Finding]] | None = None
         self.index: dict[str, Tensor] = {}
@@ -112,6 +113,7 @@ class TabularData(lightning.LightningDataModule):
                 del frame  # so that what was read together is freed once it is encoded
                 self.rows = self.schema.encoded(num_rows, (slices.popleft() for _ in range(len(slices))))
         self.index = {name: torch.from_numpy(rows) for name, rows in parts.items()}
+        self.batch_size = self.batch_size or suitable_batch(len(parts["train"]))
         self.sha256 = self._sha256()
 
     def unused(self) -> dict[str, str]:

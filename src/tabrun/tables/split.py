@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -136,3 +137,9 @@ def check(parts: dict[str, np.ndarray], labels: np.ndarray, classes: list[str]) 
     for name in ("val", "test"):
         if strange := set(np.unique(labels[parts[name]]).tolist()) - learned:
             raise UserError(f"class {classes[strange.pop()]} is among the {name} rows and not among the training rows")
+
+
+def suitable_batch(num_rows: int) -> int:
+    """Rows of a mini-batch: a power of two from 32 to 1024, about a 32nd of few rows and the square root of many."""
+    wanted = max(32, min(num_rows / 32, 256), min(num_rows**0.5, 1024))
+    return 2 ** math.ceil(math.log2(wanted))
