@@ -142,7 +142,7 @@ def signature(member: Member, optimizer: Any, scheduler: Any) -> Any:
     shapes = tuple((name, p.shape, p.requires_grad) for name, p in module.named_parameters())
     own = member.config["sweep"]["stack_dropout"], member.config["speed"]["threads"], member.config["speed"]["chunk"]
     made = type(module).__qualname__, repr(module), shapes, type(optimizer).__qualname__, tuple(groups), given
-    return member.alike, own, made, table.batch_size, len(table.index["train"]), member.config["sweep"]["max_stack"]
+    return member.alike, own, made, table.batch_size, member.num_batches, member.config["sweep"]["max_stack"]
 
 
 def parts(group: dict[int, Member]) -> Iterator[dict[int, Member]]:
