@@ -19,7 +19,7 @@ from omegaconf import DictConfig, read_write
 from tabrun.cli.check import FIRST_PROCESS, Guard, check_values, in_sweep
 from tabrun.cli.errors import at_home, errors_that_end, one_line_errors, shown
 from tabrun.cli.keys import composing
-from tabrun.runs.build import Build, conf, resolved
+from tabrun.runs.build import Build, conf, num_members, resolved
 from tabrun.runs.folder import clear, lock, read_metrics, release, unlock
 from tabrun.runs.resume import compared, continued, goes_on, said
 
@@ -65,6 +65,7 @@ def main(build: Build, app: Callable[[], Any]) -> None:
 def run_job(build: Build, cfg: DictConfig) -> float:
     """Trains one run, or one job of a sweep that is not stacked; gives the monitored metric."""
     from tabrun.runs.run import describe
+    from tabrun.stack.ensemble import train_ensemble
     from tabrun.training.train import train
 
     settings = HydraConfig.get()
@@ -78,7 +79,7 @@ def run_job(build: Build, cfg: DictConfig) -> float:
     try:
         config, start = config_of(build, cfg, settings)
         share_command(config, cfg, settings)
-        metrics = train(build, config, start)
+        metrics = train_ensemble(build, config) if num_members(config) else train(build, config, start)
     finally:
         os.environ.clear()  # trainer=ddp leaves its ranks there, and the next job of a sweep would take itself for one
         os.environ.update(environment)

@@ -25,6 +25,7 @@ DEFAULTS: dict[str, Any] = {  # of the keys that the library reads; Hydra puts t
     "data": {"batch_size": 32, "seed": "${seed}", "drop_missing_target": False, "columns": {"ignore": []}}
     | dict.fromkeys(("id", "weight")),
     "speed": {"threads": None, "chunk": None, "stack": True, "compile": None},
+    "ensemble": {"folds": None, "seeds": None},
     "sweep": {"max_stack": None, "stack_dropout": False, "trials": 32},
 }
 

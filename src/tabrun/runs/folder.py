@@ -85,7 +85,7 @@ def check_around(folder: Path, below: bool = False) -> None:
 def release(folder: Path) -> None:
     """Takes back what this process has claimed, when nothing has been trained."""
     claimed = made.pop(folder.resolve(), None)
-    if claimed is None or (folder / "checkpoints").exists() or any(folder.glob("[0-9]*")):
+    if claimed is None or any(next(folder.glob(name), None) for name in ("checkpoints", "members", "[0-9]*")):
         return
     remove(folder, ".hydra", "log", "tensorboard", "train.log", "multirun.yaml", "sweep.json", "optuna.db")
     unlock(folder)

@@ -68,10 +68,14 @@ def same_order(one: Batches, other: Batches) -> bool:
     )
 
 
+def key_of(config: dict[str, Any]) -> str:
+    """What runs have in common that share a table in memory."""
+    return json.dumps({name: value for name, value in config["data"].items() if name != "seed"})
+
+
 def table_of(build: Build, config: dict[str, Any], known: dict[str, Any]) -> TabularData:
     """The data of a run; those that differ in the order of batches alone share one table in memory."""
-    key = json.dumps({name: value for name, value in config["data"].items() if name != "seed"})
-    if key not in known:
+    if (key := key_of(config)) not in known:
         known[key] = set_up(build, config)
     table = copy.copy(known[key])
     table.seed = config["data"]["seed"]

@@ -92,8 +92,10 @@ class TabularData(lightning.LightningDataModule):
     weight: a column that is no feature: how often each row counts in the loss and in measures. What the schema says
     (means, kinds, counts of classes) and the split count each row once.
     batches_per_step: mini-batches of batch_size rows that the Trainer is handed as one.
+    ensemble_folds: into how many folds the rows that do not test are cut; all of them are train, and val too.
     After `setup`: schema (fitted on the training rows, unless a finished run's is given), rows, labels and weights
-    (float32, (rows,), or None) of the whole table, index (the row numbers of each part) and sha256 (of all these).
+    (float32, (rows,), or None) of the whole table, index (the row numbers of each part), sha256 (of all these),
+    and numbers (where each row stood in the file, from 0).
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class TabularData(lightning.LightningDataModule):
         schema: Schema | None = None,
         batches_per_step: int = 1,
         weight: str | None = None,
+        ensemble_folds: int | None = None,
     ) -> None:
         super().__init__()
         self.path, self.read, self.columns, self.id = str(path), read, columns, columns_of(id)
@@ -125,6 +128,7 @@ class TabularData(lightning.LightningDataModule):
         self.split = replace(split, num_folds=num_folds, fold=fold)
         self.drop_missing_target, self.seed, self.schema = drop_missing_target, seed, schema
         self.batch_size, self.batches_per_step = batch_size, batches_per_step
+        self.ensemble_folds = ensemble_folds
         self.index: dict[str, Tensor] = {}
         self.weights: Tensor | None = None
 
@@ -134,7 +138,8 @@ class TabularData(lightning.LightningDataModule):
         with in_file(self.path):
             frame, rows = self.labelled()
             with numbered(rows):
-                parts = self.split.rows(frame, *classes_of(frame, self.target))
+                classes, folds = classes_of(frame, self.target), self.ensemble_folds
+                parts = self.split.folds(frame, *classes, folds) if folds else self.split.rows(frame, *classes)
                 unused = [*self.id, *self.split.columns, *columns_of(self.weight)]
                 known(frame, unused)
                 self.schema = self.schema or Schema.fit(frame, self.target, parts["train"], self.columns, unused)
@@ -143,7 +148,7 @@ class TabularData(lightning.LightningDataModule):
                 del frame  # so that what was read together is freed once it is encoded
                 self.rows = self.schema.encoded(num_rows, (slices.popleft() for _ in range(len(slices))))
         self.index = {name: torch.from_numpy(rows) for name, rows in parts.items()}
-        self.sha256 = self._sha256()
+        self.sha256, self.numbers = self._sha256(), rows
 
     def labelled(self) -> tuple[pl.DataFrame, Sequence[int] | np.ndarray]:
         """The table's rows that have a target, and where they stood."""

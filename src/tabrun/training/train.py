@@ -21,6 +21,7 @@ from tabrun.runs.checkpoint_file import write_checkpoint
 from tabrun.runs.csv_log import CsvLog
 from tabrun.runs.folder import write_json
 from tabrun.runs.run import Run, record
+from tabrun.tables.data import TabularData
 from tabrun.tables.schema import Schema
 from tabrun.training.pace import set_threads
 from tabrun.training.trainer import in_chunks, trainer_of
@@ -32,16 +33,18 @@ NO_MEMORY = "can't allocate memory"  # of a RuntimeError, as torch has no type f
 DIVERGED = "the training loss ends at %.4g, above %.4g of the class shares: train longer, or lower optimizer.lr"
 
 
-def train(build: Build, config: Config, start: dict[str, Any] | None = None) -> dict[str, float]:
+def train(
+    build: Build, config: Config, start: dict[str, Any] | None = None, data: TabularData | None = None
+) -> dict[str, float]:
     """Trains what a resolved config describes, writes its folder, and returns the metrics of its best weights.
 
-    start: the content of the folder's last.ckpt, where the run goes on from there.
+    start: the content of the folder's last.ckpt, where the run goes on from there. data: its table, where it is read.
     UserError: the data, the head and the rest of the config do not fit together.
     """
     folder = Path(config["folder"])
     last = folder / "checkpoints" / "last.ckpt"
     lightning.seed_everything(config["seed"], verbose=False)
-    data = set_up(build, config)
+    data = data or set_up(build, config)
     assert data.schema
     if start and start["record"]["data_sha256"] != data.sha256:
         raise UserError(f"resume={shown(folder)}: {data.path} has changed since: its rows have another hash")

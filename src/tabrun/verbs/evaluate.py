@@ -120,8 +120,8 @@ def evaluate(run: Run, table: str | None, threshold: float | None, calibrate: bo
     for name, model in baselines(data).items():
         result["measures"][name] = report(torch.from_numpy(model(rows)))
     if calibrate:
-        val, *known = data.part("val")
-        result["temperature"] = fit_temperature(classifier(val), *known)
+        _, *scored = map(torch.cat, zip(*run.scored(data, "val"), strict=True))
+        result["temperature"] = fit_temperature(*scored)
         result["measures"]["calibrated"] = report((scores.double() / result["temperature"]).softmax(-1))
     predictions = decide(scores.softmax(-1), threshold).numpy()
     return result | by_class(truth, predictions, names, **shares)
