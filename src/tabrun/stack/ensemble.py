@@ -28,6 +28,7 @@ from tabrun.stack.plan import planned
 from tabrun.stack.training import train_stack
 from tabrun.tables.data import TabularData
 from tabrun.training.train import DIVERGED, log_outcome, train, write_results
+from tabrun.training.trainer import quieten
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ def train_ensemble(build: Build, config: Config) -> dict[str, float]:
     folder = Path(config["folder"])
     if (folder / "metrics.json").exists():
         raise UserError(f"resume={shown(folder)}: an ensemble that has finished has no more epochs: train a new one")
+    quieten()
     if build.trainer(config, [], [], enable_checkpointing=False).world_size > 1:
         raise UserError("an ensemble trains in one process: leave out trainer=ddp, or ensemble.folds and .seeds")
     data = set_up(build, config)

@@ -80,7 +80,7 @@ class Split:
     def folds(
         self, frame: pl.DataFrame, labels: np.ndarray, classes: list[str], num_folds: int
     ) -> dict[str, np.ndarray]:
-        """Row numbers of train, val and test, where train and val are both all that do not test, and of fold0, fold1 ...
+        """Row numbers of train and val, which are both all that do not test, of test, and of fold0, fold1, ...
 
         UserError: a class has fewer rows than there are folds, or fewer groups.
         """
@@ -90,11 +90,11 @@ class Split:
         numbers, counts = np.unique(labels[rows], return_counts=True)
         few = f"fewer than ensemble.folds={num_folds}: lower it, or say ensemble.seeds"
         if counts.min() < num_folds:
-            raise UserError(
-                f"class {classes[numbers[counts.argmin()]]} has {counts.min()} rows beside test rows, {few}"
-            )
-        if groups is not None and (own := len(np.unique(groups[rows]))) < num_folds:
-            raise UserError(f"column {self.group} holds {own} groups beside those of test rows, {few}")
+            name = classes[numbers[counts.argmin()]]
+            raise UserError(f"class {name} has {counts.min()} rows beside those that test, {few}")
+        if groups is not None and len(np.unique(groups[rows])) < num_folds:
+            own = len(np.unique(groups[rows]))
+            raise UserError(f"column {self.group} holds {own} groups beside those that test, {few}")
         found = {"train": rows, "val": rows, "test": parts["test"]}
         for number, (train, val) in enumerate(self._folds(rows, labels, groups, num_folds)):
             check({"train": train, "val": val, "test": parts["test"]}, labels, classes)
@@ -127,9 +127,8 @@ class Split:
         def part(rows: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
             if groups is not None:  # a fold of whole groups comes closest to a fraction
                 num_folds = min(20, len(np.unique(groups[rows])))
-                taken = [other for _, other in self._folds(rows, labels, groups, num_folds)][
-                    : max(1, round(fraction * num_folds))
-                ]
+                cut = list(self._folds(rows, labels, groups, num_folds))[: max(1, round(fraction * num_folds))]
+                taken = [other for _, other in cut]
                 other = np.isin(rows, np.concatenate(taken))
                 return rows[~other], rows[other]
             size = max(round(fraction * len(rows)), len(classes))
