@@ -79,7 +79,7 @@ def run_job(build: Build, cfg: DictConfig) -> float:
     try:
         config, start = config_of(build, cfg, settings)
         share_command(config, cfg, settings)
-        metrics = train_ensemble(build, config) if num_members(config) else train(build, config, start)
+        metrics = (train_ensemble if num_members(config) else train)(build, config, start)
     finally:
         os.environ.clear()  # trainer=ddp leaves its ranks there, and the next job of a sweep would take itself for one
         os.environ.update(environment)

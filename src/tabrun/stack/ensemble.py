@@ -5,20 +5,19 @@ from __future__ import annotations
 import copy
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning
-import numpy as np
-import polars as pl
 import torch
 
 from tabrun.cli.errors import UserError, shown
 from tabrun.runs.build import Build, Config, ensemble, num_members, set_up
 from tabrun.runs.checkpoint_file import alias, write_checkpoint
 from tabrun.runs.folder import LOCK, read_json, remove, whole
+from tabrun.runs.mean import out_of_fold
 from tabrun.runs.resume import goes_on
 from tabrun.runs.run import Run
 from tabrun.runs.trust import recorded
@@ -35,10 +34,11 @@ log = logging.getLogger(__name__)
 Jobs = Mapping[int, tuple[Config, TabularData]]  # of the members, by number
 
 
-def train_ensemble(build: Build, config: Config) -> dict[str, float]:
+def train_ensemble(build: Build, config: Config, start: dict[str, Any] | None = None) -> dict[str, float]:
     """Trains the members in folders of their own, writes one checkpoint of them all, and returns its metrics.
 
-    A member that had finished before a cut is kept. UserError: what `train` says, or the ensemble has finished.
+    What had finished before a cut is kept: members, and all of them with `start`, the content of the folder's
+    last.ckpt. UserError: what `train` says, or the ensemble has finished.
     """
     folder = Path(config["folder"])
     if (folder / "metrics.json").exists():
@@ -47,19 +47,30 @@ def train_ensemble(build: Build, config: Config) -> dict[str, float]:
     if build.trainer(config, [], [], enable_checkpointing=False).world_size > 1:
         raise UserError("an ensemble trains in one process: leave out trainer=ddp, or ensemble.folds and .seeds")
     data = set_up(build, config)
+    if start and start["record"]["data_sha256"] != data.sha256:
+        raise UserError(f"resume={shown(folder)}: {data.path} has changed since: its rows have another hash")
     jobs = members(config, data)
-    plan = planned(
-        build, {number: own for number, (own, _) in jobs.items()}, {key_of(own): table for own, table in jobs.values()}
-    )
+    if start is None or start["config"] != config:
+        train_members(build, jobs, folder)
+        collect(build, config, data, jobs)
+    alias(folder / "checkpoints" / "last.ckpt", folder / "checkpoints" / "best.ckpt")
+    for own, _ in jobs.values():
+        remove(Path(own["folder"]), "checkpoints", LOCK)
+    return finish(build, config, data, jobs)
+
+
+def train_members(build: Build, jobs: Jobs, folder: Path) -> None:
+    """Trains those that have not finished, of an ensemble in this folder."""
+    tables = {key_of(own): table for own, table in jobs.values()}
+    plan = planned(build, {number: own for number, (own, _) in jobs.items()}, tables)
     plan.unit = "member"
     log.info("%d members: %s; what a stack draws at random, as dropout does, is its own", len(jobs), plan)
     with interrupts(folder):
         for numbers, way in plan.order():
             part = {number: jobs[number] for number in numbers}
+            stack = [plan.built.pop(number) for number in numbers] if way else []
             if not all(finished(build, *job) for job in part.values()):
-                stack = [plan.built.pop(number) for number in numbers] if way else []
                 train_part(build, part, stack, way)
-    return finish(build, config, data, [Path(own["folder"]) for own, _ in jobs.values()])
 
 
 def members(config: Config, data: TabularData) -> Jobs:
@@ -132,27 +143,29 @@ def raise_of(number: int, error: Exception | None) -> None:
         raise error
 
 
-def finish(build: Build, config: Config, data: TabularData, folders: Sequence[Path]) -> dict[str, float]:
-    """Writes the run's checkpoint of its members' best weights, measures it, and takes theirs away."""
+def collect(build: Build, config: Config, data: TabularData, jobs: Jobs) -> None:
+    """Writes the checkpoint of the ensemble, of its members' best weights."""
     assert data.schema
-    folder = Path(config["folder"])
-    runs, seen = [Run.open(own, build) for own in folders], [read_json(own / "run.json", dict) for own in folders]
-    means = {"epochs": max(own["epochs"] for own in seen), "steps": sum(own["steps"] for own in seen)}
-    means |= {name: sum(own[name] for own in seen) / len(seen) for name in ("train/loss", "chance")}
-    if means["train/loss"] > means["chance"]:
-        log.warning(DIVERGED, means["train/loss"], means["chance"])
+    runs = [Run.open(own["folder"], build) for own, _ in jobs.values()]
     content = {
         "state_dict": {f"net.nets.{i}.{name}": v for i, run in enumerate(runs) for name, v in run.weights.items()},
         "epoch": max(run.num_epochs for run in runs) - 1,
-        "global_step": means["steps"],
         **{"loops": {"fit_loop": {}}, "callbacks": {}, "optimizer_states": [], "lr_schedulers": []},
         **{"config": config, "schema": data.schema.plain(), "record": runs[0].record},
     }
-    last = folder / "checkpoints" / "last.ckpt"
-    write_checkpoint(content, last)
-    alias(last, last.with_name("best.ckpt"))
-    torch.set_num_threads(runs[0].record["threads"])
+    write_checkpoint(content, Path(config["folder"]) / "checkpoints" / "last.ckpt")
+
+
+def finish(build: Build, config: Config, data: TabularData, jobs: Jobs) -> dict[str, float]:
+    """Measures the ensemble, as `evaluate` will, and writes what was found."""
+    folder = Path(config["folder"])
+    seen = [read_json(Path(own["folder"]) / "run.json", dict[str, Any]) for own, _ in jobs.values()]
+    means = {"epochs": int(max(own["epochs"] for own in seen)), "steps": int(sum(own["steps"] for own in seen))}
+    means |= {name: sum(own[name] for own in seen) / len(seen) for name in ("train/loss", "chance")}
+    if means["train/loss"] > means["chance"]:
+        log.warning(DIVERGED, means["train/loss"], means["chance"])
     run = Run.open(folder, build, trust=True)
+    torch.set_num_threads(run.record["threads"])
     metrics = run.measure(data, "val") | (run.measure(data, "test") if config["test"] else {})
     if ensemble(config)["folds"]:
         with whole(folder / "out_of_fold.parquet") as file:
@@ -162,22 +175,7 @@ def finish(build: Build, config: Config, data: TabularData, folders: Sequence[Pa
     for logger in loggers:
         logger.finalize("success")
     write_results(folder, run.record | means, metrics)
-    for own in folders:
-        remove(own, "checkpoints", LOCK)
     return metrics
-
-
-def out_of_fold(run: Run, data: TabularData) -> pl.DataFrame:
-    """The rows that do not test, each as the member judges it that did not train on it: row, from 0 in the file, a
-    probability_<class> for each class, and label.
-    """
-    index, scores, labels = map(torch.cat, list(zip(*run.scored(data, "val"), strict=True))[:3])
-    order = index.argsort()
-    codes = labels if labels.dim() == 1 else labels.argmax(-1)
-    names = [f"probability_{name}" for name in run.schema.classes]
-    shares = map(pl.Series, names, scores[order].softmax(-1).T.numpy())
-    label = pl.Series("label", run.schema.classes)[codes[order].numpy()]
-    return pl.DataFrame([pl.Series("row", np.asarray(data.numbers)[index[order].numpy()]), *shares, label])
 
 
 @contextmanager
