@@ -50,7 +50,7 @@ def train_ensemble(build: Build, config: Config, start: dict[str, Any] | None = 
     if start and start["record"]["data_sha256"] != data.sha256:
         raise UserError(f"resume={shown(folder)}: {data.path} has changed since: its rows have another hash")
     jobs = members(config, data)
-    if start is None or start["config"] != config:
+    if start is None or recorded(start["config"], folder, trust=True) != config:
         train_members(build, jobs, folder)
         collect(build, config, data, jobs)
     alias(folder / "checkpoints" / "last.ckpt", folder / "checkpoints" / "best.ckpt")
@@ -105,10 +105,10 @@ def of_fold(data: TabularData, number: int) -> TabularData:
 def finished(build: Build, config: Config, table: TabularData) -> bool:
     """Whether this member has been trained, on these rows."""
     folder = Path(config["folder"])
-    if not (folder / "metrics.json").exists():
+    if not ((folder / "metrics.json").exists() and (folder / "checkpoints" / "best.ckpt").exists()):
         return False
     run = Run.open(folder, build)
-    return run.config == config and run.record["data_sha256"] == table.sha256
+    return recorded(run.config, folder, trust=True) == config and run.record["data_sha256"] == table.sha256
 
 
 def train_part(build: Build, jobs: Jobs, stack: list[Member], way: Any) -> None:
