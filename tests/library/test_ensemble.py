@@ -17,6 +17,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold
 
 from classify import build, load
+from tabrun.cli.errors import UserError
 from tabrun.stack.ensemble import members
 from tabrun.verbs import evaluate, export, predict
 
@@ -207,6 +208,24 @@ def test_rerun_resume_and_weights(
     start = open_run(tmp_path / "one").weights
     for name, value in open_run(tmp_path / "from").weights.items():
         assert torch.equal(value, start[name.split(".", 2)[2]])
+
+
+def test_a_run_from_before_there_were_ensembles_is_read_back(tmp_path: Path) -> None:
+    metrics = train(configure(tmp_path / "run", "data=iris", "trainer.max_epochs=1"))
+    file = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    content = torch.load(file, weights_only=True)
+    del content["config"]["ensemble"]
+    torch.save(content, file)
+    assert evaluate.evaluate(open_run(tmp_path / "run"), None, None, False)["metrics"] == pytest.approx(metrics)
+
+
+@pytest.mark.parametrize("folds", [6, 8, 1, -7, 700, 10**9, 2.5, "many", [7]])
+def test_a_checkpoint_that_says_another_number_is_refused(folds: Any, run: Path, tmp_path: Path) -> None:
+    content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    content["config"]["ensemble"]["folds"] = folds
+    torch.save(content, tmp_path / "odd.ckpt")
+    with pytest.raises(UserError):
+        load(tmp_path / "odd.ckpt")
 
 
 WRONG = {
