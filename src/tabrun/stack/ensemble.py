@@ -64,7 +64,8 @@ def train_members(build: Build, jobs: Jobs, folder: Path) -> None:
     tables = {key_of(own): table for own, table in jobs.values()}
     plan = planned(build, {number: own for number, (own, _) in jobs.items()}, tables)
     plan.unit = "member"
-    log.info("%d members: %s; what a stack draws at random, as dropout does, is its own", len(jobs), plan)
+    drawn = "; what a stack draws at random, as dropout does, is its own" if plan.parts else ""
+    log.info("%d members: %s%s", len(jobs), plan, drawn)
     with interrupts(folder):
         for numbers, way in plan.order():
             part = {number: jobs[number] for number in numbers}

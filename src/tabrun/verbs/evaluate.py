@@ -129,7 +129,7 @@ def evaluate(run: Run, table: str | None, threshold: float | None, calibrate: bo
 
 
 def fitted_on(run: Run) -> str:
-    """What a temperature was fitted on; each member of an ensemble of folds is less calibrated than their mean."""
+    """What a temperature was fitted on; that of the members of an ensemble of folds is not their mean's."""
     folds = ensemble(run.config)["folds"]
     return "out-of-fold rows, for one member: the mean's is lower, mostly by 3 to 10 %" if folds else "validation rows"
 
