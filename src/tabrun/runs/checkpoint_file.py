@@ -47,8 +47,9 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     """
     try:
         with zipfile.ZipFile(file) as records:
-            packed = [record for record in records.infolist() if record.compress_type != zipfile.ZIP_STORED]
-            if packed or sum(record.file_size for record in records.infolist()) > file.stat().st_size:
+            # attributes: one marked as a folder, which torch reads as it finds memory and zipfile as it is
+            odd = [one for one in records.infolist() if one.compress_type != zipfile.ZIP_STORED or one.external_attr]
+            if odd or sum(record.file_size for record in records.infolist()) > file.stat().st_size:
                 raise zipfile.BadZipFile("packed")
             if damaged := records.testzip():  # torch.save keeps a CRC-32 of each, which torch.load does not look at
                 raise zipfile.BadZipFile(damaged)
