@@ -28,7 +28,7 @@ from classify.train import main as train_main
 from tabrun.cli.check import check_values
 from tabrun.runs import folder
 from tabrun.runs.build import conf
-from tabrun.stack import training  # noqa: F401
+from tabrun.stack import ensemble, training  # noqa: F401
 from tabrun.sweeps import summary  # noqa: F401
 from tabrun.training import checkpoints, train  # noqa: F401
 
@@ -41,6 +41,8 @@ RUNS = [  # what has a state of its own that could be lost
     ["speed.chunk=2", "data.batch_size=8", "callbacks.checkpoints.minutes=0", "model.dropout=0.3"],
     ["callbacks.gradient_norms.every_n_steps=3", "trainer.gradient_clip_val=1.0", "callbacks.checkpoints.minutes=0"],
     ["trainer.accumulate_grad_batches=2", "scheduler=cosine", "callbacks.checkpoints.minutes=0"],
+    ["ensemble.folds=3", "model.dropout=0.3"],
+    ["ensemble.seeds=2", "model.dropout=0.3", "speed.stack=false", "callbacks.checkpoints.minutes=0"],
 ]
 SWEEPS = [
     ["-m", "optimizer.lr=0.01,0.1", "seed=0,1", "hydra/launcher=basic", "callbacks.checkpoints.minutes=0"],

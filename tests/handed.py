@@ -9,12 +9,14 @@ from tabrun.runs import build as runs_build
 from tabrun.runs import resume, trust
 from tabrun.runs.run import Run
 from tabrun.stack import plan
+from tabrun.stack.ensemble import train_ensemble
 from tabrun.stack.training import train_stack
 from tabrun.training import train as run
 from tabrun.training import trainer
 
 CONF = runs_build.conf(build)
 train = partial(run.train, build)
+ensemble_of = partial(train_ensemble, build)
 continued, goes_on = partial(resume.continued, build), resume.goes_on
 set_up, trainer_of = partial(runs_build.set_up, build), partial(trainer.trainer_of, build)
 compared = partial(resume.compared, build=build)

@@ -31,6 +31,8 @@ KINDS = {  # the commands, one after the other; the last is the one that is watc
         [*SHORT, "trainer.max_epochs=1", "folder=out"],
         ["resume=out", "trainer.max_epochs=2"],
     ],
+    "ensemble": [[*SHORT, "trainer.max_epochs=1", "ensemble.folds=2", "folder=out"]],
+    "ensemble, alone": [[*SHORT, "trainer.max_epochs=1", "ensemble.seeds=2", "speed.stack=false", "folder=out"]],
     "stack": [[*SWEEP, "seed=0,1"]],
     "alone": [[*SWEEP, "seed=0,1", "hydra/launcher=basic"]],
     "search": [[*SWEEP, *SEARCH]],

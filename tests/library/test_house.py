@@ -21,8 +21,13 @@ OWN = [  # keys of conf/config.yaml that are the library's; those of a line are 
     [f"data.split.{key}" for key in ("validation_fraction", "test_fraction", "seed", "column", "group", "time")],
     [f"data.columns.{key}" for key in ("ignore", "numbers", "categories", "small_integers", "date_parts")],
     ["data.columns.missing_indicators", "data.columns.max_one_hot", "callbacks.checkpoints.minutes"],
-    [*(f"speed.{key}" for key in ("threads", "chunk", "compile")), "sweep"],
-    ["speed", *(f"sweep.{key}" for key in ("max_stack", "stack_dropout", "trials"))],
+    [*(f"speed.{key}" for key in ("threads", "chunk", "compile")), "sweep", "ensemble"],
+    [
+        "speed",
+        *(f"sweep.{key}" for key in ("max_stack", "stack_dropout", "trials")),
+        "ensemble.folds",
+        "ensemble.seeds",
+    ],
 ]
 TEMPLATE = Path(build.__file__).parent.name  # these tests hold after a rename too
 NEW = "leads" if TEMPLATE == "churn" else "churn"

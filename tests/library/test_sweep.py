@@ -34,6 +34,8 @@ KINDS: dict[str, tuple[list[list[str]], list[str]]] = {
     "adamw, weight decay": (DECAYS, ["optimizer=adamw"]),
     "seeds": ([["seed=0"], ["seed=1"], ["seed=2"]], []),
     "folds": ([["data.fold=0"], ["data.fold=1"], ["data.fold=4"]], ["data.num_folds=5"]),
+    "folds, the first a row shorter": ([["data.fold=0"], ["data.fold=1"], ["data.fold=6"]], ["data.num_folds=7"]),
+    "the same in chunks": ([["data.fold=0"], ["data.fold=6"]], ["data.num_folds=7", "speed.chunk=3", "optimizer=adam"]),
     "losses": ([["loss.label_smoothing=0.1"], ["loss.class_weights=[1,2,3]"], []], []),
     "cosine": (RATES, ["scheduler=cosine"]),
     "one cycle": (RATES, ["scheduler=one_cycle"]),
@@ -83,9 +85,11 @@ def test_members_with_categories_and_batches_of_their_own(tmp_path: Path) -> Non
 def test_folds_of_different_sizes_and_a_member_that_cannot_be_built(tmp_path: Path) -> None:
     words = ["data=iris", "data.num_folds=7", "trainer.max_epochs=2", "trainer.precision=64-true", "test=false"]
     folds = (0, 1, 6, 7)  # 120 rows in 7 folds, of which the first has one row more; there is no fold 7
-    found = planned([configure(tmp_path / f"{fold}", *words, f"data.fold={fold}") for fold in folds])
-    assert [numbers for numbers, _ in found.parts] == [[1, 2]]
-    assert found.alone == {0: "", 3: ""}  # the last says what is wrong when it trains
+    for batch_size, parts in ((32, [[0, 1, 2]]), (102, [[1, 2]]), (103, [[0, 1, 2]])):  # as many batches, or not
+        jobs = [[*words, f"data.batch_size={batch_size}", f"data.fold={fold}"] for fold in folds]
+        found = planned([configure(tmp_path / f"{i}", *job) for i, job in enumerate(jobs)])
+        assert [numbers for numbers, _ in found.parts] == parts
+        assert set(found.alone.values()) == {""}  # the last says what is wrong when it trains
 
 
 def test_a_member_that_stopped_early_has_stopped_and_one_that_diverged_keeps_its_best(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, read_write
 from tabrun.cli.check import FIRST_PROCESS, Guard, check_values, in_sweep
 from tabrun.cli.errors import at_home, errors_that_end, one_line_errors, shown
 from tabrun.cli.keys import composing
-from tabrun.runs.build import Build, conf, resolved
+from tabrun.runs.build import Build, conf, num_members, resolved
 from tabrun.runs.folder import STARTED, clear, lock, note_error, read_metrics, unlock, write_json
 from tabrun.runs.resume import compared, continued, goes_on, said
 
@@ -61,6 +61,7 @@ def main(build: Build, app: Callable[[], Any]) -> None:
 def run_job(build: Build, cfg: DictConfig) -> float:
     """Trains one run, or one job of a sweep that is not stacked; gives the monitored metric."""
     from tabrun.runs.run import describe
+    from tabrun.stack.ensemble import train_ensemble
     from tabrun.training.train import train
 
     settings = HydraConfig.get()
@@ -74,7 +75,7 @@ def run_job(build: Build, cfg: DictConfig) -> float:
             lock(folder)  # by the process that writes it, which may be joblib's
         config, start = config_of(build, cfg, settings)
         share(config, settings)
-        metrics = train(build, config, start)
+        metrics = (train_ensemble if num_members(config) else train)(build, config, start)
     except Exception as error:
         if in_sweep():
             note_error(folder, error)

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from tabrun.cli.errors import UserError, errors_that_end
 from tabrun.cli.keys import check_keys, composing, describe, leaves, plain, same_type, shipped
 from tabrun.reading.files import files_of
-from tabrun.runs.build import Build
+from tabrun.runs.build import Build, check_ensemble
 from tabrun.runs.folder import LOCK, check_around, claim, lock, read_json, write_json
 from tabrun.runs.resume import check_beside, check_earlier, check_links, resumable, said
 
@@ -25,18 +25,13 @@ RANGES: dict[str, tuple[float, float]] = {  # the least and the most of a number
     **dict.fromkeys(("seed", "data.seed", "data.split.seed"), (0, 2**32 - 1)),
     **dict.fromkeys(("data.split.validation_fraction", "data.split.test_fraction"), (0.001, 0.999)),
     **dict.fromkeys(("data.batch_size", "speed.chunk", "speed.threads", "sweep.max_stack"), (1, math.inf)),
-    **{
-        "sweep.trials": (1, math.inf),
-        "data.num_folds": (2, math.inf),
-        "data.bins": (2, 1000),
-        "data.read.head": (0, 10**9),
-    },
+    **dict.fromkeys(("ensemble.folds", "ensemble.seeds"), (2, 1000)),
+    **{"sweep.trials": (1, math.inf), "data.num_folds": (2, math.inf), "data.read.head": (0, 10**9)},
+    "data.bins": (2, 1000),
 }
-WHOLE = (
-    *("data.bins", "data.batch_size", "data.seed", "data.num_folds"),
-    "speed.chunk",
-    "speed.threads",
-    "sweep.max_stack",
+WHOLE = (  # or null
+    *("data.bins", "data.batch_size", "data.seed", "data.num_folds", "ensemble.folds", "ensemble.seeds"),
+    *("speed.chunk", "speed.threads", "sweep.max_stack"),
 )
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "data.rare_classes": (None, "merge", "drop"),
@@ -112,6 +107,7 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any], build: Build) -> N
         if not OmegaConf.is_dict(value := OmegaConf.select(cfg, key)) and value not in choice:
             raise UserError(f"{key}={value} is not one of {', '.join(word or 'null' for word in choice)}")
     build.check(cfg)
+    check_ensemble(cfg)
     check_earlier(cfg)
     if "::" in os.path.abspath(str(cfg.folder)):
         raise UserError(f"folder={cfg.folder}: a run's path must not hold ::, which stands for two: name another")

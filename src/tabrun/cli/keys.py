@@ -23,6 +23,7 @@ DEFAULTS: dict[str, Any] = {  # of the keys that the library reads; Hydra puts t
     | {"look": True, "rare_below": 10}
     | dict.fromkeys(("positive", "rare_classes", "bins")),
     "speed": {"threads": None, "chunk": None, "stack": True, "compile": None},
+    "ensemble": {"folds": None, "seeds": None},
     "sweep": {"max_stack": None, "stack_dropout": False, "trials": 32},
 }
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from tabrun.cli.errors import UserError
+
 if TYPE_CHECKING:
     from lightning import Callback, LightningModule, Trainer
     from lightning.pytorch.loggers import Logger
@@ -93,8 +95,48 @@ def resolved(build: Build, cfg: DictConfig, folder: Path | str, test: bool) -> C
 
 def set_up(build: Build, config: Config, schema: Schema | None = None) -> TabularData:
     """The data, set up; with a finished run's schema the table is read as that run read it."""
-    table: TabularData = build.data(config)(schema=schema)
+    folds = ensemble(config)["folds"]
+    table: TabularData = build.data(config)(schema=schema, **({"ensemble_folds": folds} if folds else {}))
     table.setup()
     if str(config["data"]["target"]) == "-1":
         config["data"]["target"] = table.target  # the last column's name
     return table
+
+
+def ensemble(config: Mapping[str, Any]) -> dict[str, int | None]:
+    """How many folds or seeds the run is an ensemble of: one of the two, or None; an older run's config has neither."""
+    return {"folds": None, "seeds": None, **(config.get("ensemble") or {})}
+
+
+def num_members(config: Mapping[str, Any]) -> int:
+    """Of an ensemble; 0 for a run of one net."""
+    own = ensemble(config)
+    return own["folds"] or own["seeds"] or 0
+
+
+def check_ensemble(config: Mapping[str, Any]) -> None:
+    """Raises UserError for an ensemble that cannot be."""
+    own, data = ensemble(config), config["data"]
+    if own["folds"] and own["seeds"]:
+        raise UserError("ensemble.folds and ensemble.seeds: say one of the two")
+    if own["folds"] and data.get("num_folds"):
+        raise UserError("ensemble.folds trains on every fold: leave out data.num_folds, or say ensemble.seeds")
+    if own["folds"] and (data.get("split") or {}).get("time") is not None:
+        raise UserError(
+            "ensemble.folds would learn from rows after those that it judges, and data.split.time is for "
+            "what that is wrong for: say ensemble.seeds"
+        )
+    if config["seed"] + (own["seeds"] or 0) > 2**32:
+        raise UserError(f"ensemble.seeds={own['seeds']} from seed={config['seed']}: seeds end at {2**32 - 1}")
+
+
+def net_of(build: Build, config: Config, schema: Schema, most: int) -> nn.Module:
+    """The net of a run, of at most so many weights: the template's, or for an ensemble the mean of several."""
+    members = num_members(config)
+    if not members:
+        return build.net(config, schema, most)
+    from tabrun.runs.mean import Mean
+
+    if not 2 <= members <= most:
+        raise UserError(f"no ensemble of {members} nets has {most} weights")
+    return Mean(build.net(config, schema, most // members) for _ in range(members))

@@ -18,7 +18,7 @@ class TrainedClassifier(nn.Module):
     `predict` and `predict_proba` also take a polars or pandas frame, and give what scikit-learn's classifiers give.
     """
 
-    def __init__(self, net: nn.Sequential, schema: Schema) -> None:
+    def __init__(self, net: nn.Module, schema: Schema) -> None:
         super().__init__()
         self.net, self.schema = net, schema
         self.classes_ = of_kind(schema.classes, schema.target_kind if isinstance(schema.target, str) else "String")

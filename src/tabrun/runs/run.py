@@ -7,6 +7,7 @@ import logging
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import Tensor
 from tabrun.cli.errors import UserError, checkpoint_file
 from tabrun.reading.reader import Table, in_file
 from tabrun.reading.values import columns_of, numbered, polars_type
-from tabrun.runs.build import Build, Config, set_up
+from tabrun.runs.build import Build, Config, ensemble, net_of, set_up
 from tabrun.runs.checkpoint_file import read_checkpoint
 from tabrun.runs.predictor import TrainedClassifier
 from tabrun.tables.schema import Schema
@@ -55,7 +56,8 @@ class Run:
 
     def classifier(self) -> TrainedClassifier:
         try:
-            net = self.build.net(self.config, self.schema, sum(weight.numel() for weight in self.weights.values()))
+            most = sum(weight.numel() for weight in self.weights.values())
+            net = net_of(self.build, self.config, self.schema, most)
             for name, value in net.state_dict().items():
                 if value.is_floating_point() != self.weights[name].is_floating_point():
                     raise TypeError(f"{name} is of another type")
@@ -79,10 +81,25 @@ class Run:
 
     def measure(self, data: TabularData, part: str) -> dict[str, float]:
         """The run's loss and metrics on its val or test rows."""
-        classifier, measures = self.classifier(), self.build.measures(self.trusted(), self.schema)
-        for rows, labels, *weights in data.batches(part):
-            measures.update(classifier(rows), labels, *weights)
+        measures = self.build.measures(self.trusted(), self.schema)
+        for _, *scored in self.scored(data, part):
+            measures.update(*scored)
         return {name: value.item() for name, value in measures.compute(part).items()}
+
+    def scored(self, data: TabularData, part: str) -> Iterator[tuple[Tensor, ...]]:
+        """The numbers of the part's rows, their scores, labels and, if any, weights, a batch at a time.
+
+        The val rows of an ensemble of folds are each judged by the member that did not train on them.
+        """
+        classifier = self.classifier()
+        judges = {part: classifier}
+        if part == "val" and ensemble(self.config)["folds"]:
+            nets: Any = classifier.net.nets
+            judges = {f"fold{number}": TrainedClassifier(net, self.schema) for number, net in enumerate(nets)}
+        for name, judge in judges.items():
+            batches = data.batches(name)
+            for index, (rows, *truth) in zip(batches.order().split(batches.batch_size), batches, strict=True):
+                yield index, judge(rows), *truth
 
     def table(self, path: str) -> Table:
         """Another CSV or Parquet file, to be read as the run read its own."""

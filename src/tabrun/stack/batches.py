@@ -13,6 +13,7 @@ from torch import Tensor
 from tabrun.runs.build import Build, set_up
 from tabrun.tables.batches import Batches
 from tabrun.tables.data import TabularData
+from tabrun.training.chunked import mini_batches
 
 
 class StackedBatches:
@@ -30,7 +31,28 @@ class StackedBatches:
         if all(same_order(self.each[0], other) for other in self.each):
             yield from self.each[0]
         else:
-            yield from map(stacked, zip(*self.each, strict=True))
+            yield from map(joined, zip(*self.each, strict=True))
+
+
+def joined(batches: Sequence[Any]) -> Any:
+    """One batch of those of P members, or the list of them where, as at the end of an epoch, some are shorter."""
+    return stacked(batches) if len(of_one_length(batches)) == 1 else list(batches)
+
+
+def of_one_length(batches: Sequence[Any]) -> list[list[int]]:
+    """The places of batches that have equally many rows, together."""
+    found: dict[int, list[int]] = {}
+    for place, batch in enumerate(batches):
+        found.setdefault(len(batch[1]), []).append(place)
+    return list(found.values())
+
+
+def steps(batch: Any, size: int) -> Iterator[Any]:
+    """The mini-batches of what the Trainer is handed, each of all members."""
+    if isinstance(batch, list):
+        yield from map(joined, zip(*(mini_batches(own, size) for own in batch), strict=True))
+    else:
+        yield from mini_batches(batch, size)
 
 
 def stacked(batches: Sequence[Any]) -> Any:
@@ -47,10 +69,14 @@ def same_order(one: Batches, other: Batches) -> bool:
     )
 
 
+def key_of(config: dict[str, Any]) -> str:
+    """What runs have in common that share a table in memory."""
+    return json.dumps({name: value for name, value in config["data"].items() if name != "seed"})
+
+
 def table_of(build: Build, config: dict[str, Any], known: dict[str, Any]) -> TabularData:
     """The data of a run; those that differ in the order of batches alone share one table in memory."""
-    key = json.dumps({name: value for name, value in config["data"].items() if name != "seed"})
-    if key not in known:
+    if (key := key_of(config)) not in known:
         known[key] = set_up(build, config)
     table = copy.copy(known[key])
     table.seed = config["data"]["seed"]

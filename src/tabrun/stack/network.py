@@ -14,13 +14,12 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from tabrun.stack.batches import StackedBatches, numbers_of
+from tabrun.stack.batches import StackedBatches, numbers_of, of_one_length, stacked, steps
 from tabrun.stack.member import Member, Unplayed
 from tabrun.stack.observed import Unread
 from tabrun.stack.optimizer import Schedules, StackedOptimizer
 from tabrun.stack.proof import Layout, prove
 from tabrun.tables.data import TabularData
-from tabrun.training.chunked import mini_batches
 
 LOOPS = ("fit_loop", "validate_loop", "test_loop", "predict_loop")  # of which a checkpoint keeps where they are
 
@@ -39,7 +38,8 @@ class Network(lightning.LightningModule):
         self.values = [nn.Parameter(value) for value in self.layout.stacked(modules, self.layout.names)]
         self.stacked = nn.ParameterList(self.values)  # the same, registered; to iterate over it is slow
         self.own = nn.ModuleList(modules)
-        self.automatic_optimization, self.weight = False, 0.0
+        self.automatic_optimization = False
+        self.weight: Any = 0.0  # of the epoch so far: rows, or weights of these
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.__dict__ and (value is None or isinstance(value, str | int)):  # as in Chunked
@@ -76,20 +76,30 @@ class Network(lightning.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
         optimizer: Any = self.optimizers()
-        for mini_batch in mini_batches(batch, self.batch_size):
+        for mini_batch in steps(batch, self.batch_size):
             for value in self.values:
                 value.grad = None
-            losses = self.computed.losses([*self.values, *self.held], mini_batch)
+            if isinstance(mini_batch, list):
+                losses, rows = self.by_length(mini_batch)
+            else:
+                losses = self.computed.losses([*self.values, *self.held], mini_batch)
+                rows = counted(mini_batch)
             losses.sum().backward()  # in 32-true and 64-true Lightning adds nothing to it but 17 us
             optimizer.step()
             self.schedules.after("step", None, self.trainer.global_step)
-            if len(mini_batch) == 2:
-                rows: Any = numbers_of(mini_batch).shape[-2]
-                self.sums.add_(losses.detach(), alpha=rows)
-            else:
-                rows = mini_batch[2].sum(-1)
-                self.sums.add_(losses.detach() * rows)
+            self.sums.add_(losses.detach() * rows)
             self.weight = self.weight + rows
+
+    def by_length(self, batches: list[Any]) -> tuple[Tensor, Tensor]:
+        """The members' losses of batches that are not equally long, and by how much each counts in the epoch, (P,)."""
+        groups, losses, rows = of_one_length(batches), [], []
+        for places in groups:
+            way = self.way([self.members[place].module for place in places], [*self.layout.names, *self.layout.held])
+            batch = stacked([batches[place] for place in places])
+            losses.append(way.losses([value[places] for value in (*self.values, *self.held)], batch))
+            rows.append(torch.as_tensor(counted(batch), device=self.device).expand(len(places)))
+        order = torch.tensor([place for places in groups for place in places], device=self.device).argsort()
+        return torch.cat(losses)[order], torch.cat(rows)[order]
 
     def on_train_epoch_end(self) -> None:
         means = (self.sums / self.weight).tolist()
@@ -163,3 +173,8 @@ class Network(lightning.LightningModule):
         self.schedules = Schedules(self.optimizer, [scheduler for _, scheduler in found])
         self.look()
         return self.optimizer
+
+
+def counted(batch: Any) -> Any:
+    """By how much a mini-batch counts in the epoch's mean loss: its rows, or the sum of their weights, (P,)."""
+    return numbers_of(batch).shape[-2] if len(batch) == 2 else batch[2].sum(-1)

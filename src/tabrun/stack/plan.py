@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,12 +11,13 @@ from lightning.pytorch import Callback
 from lightning.pytorch.core.hooks import CheckpointHooks, DataHooks, ModelHooks
 from torch import nn
 
-from tabrun.runs.build import Build, Config
+from tabrun.runs.build import Build, Config, ensemble
 from tabrun.stack.member import Member, Unplayed
 from tabrun.stack.optimizer import shared
 from tabrun.stack.proof import prove
 from tabrun.stack.ways import WAYS
 from tabrun.tables.batches import EVALUATION_BATCH
+from tabrun.tables.data import TabularData
 from tabrun.training.chunks import STEP_ROWS, listeners
 from tabrun.training.pace import free_memory
 from tabrun.training.trainer import quieten
@@ -33,6 +34,7 @@ class Plan:
     parts: list[tuple[list[int], Any]] = field(default_factory=list)
     alone: dict[int, str] = field(default_factory=dict)  # "" where there is nothing to say
     built: dict[int, Member] = field(default_factory=dict)
+    unit: str = "job"  # or "member"
 
     def order(self) -> list[tuple[list[int], Any]]:
         """Parts and jobs alone, by their first number."""
@@ -45,15 +47,18 @@ class Plan:
         for number, reason in self.alone.items():
             reasons.setdefault(reason, []).append(number)
         for reason, numbers in reasons.items():
-            jobs = f"job{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
+            jobs = f"{self.unit}{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
             words.append(f"{len(numbers)} alone" + (f" ({jobs}: {reason})" if reason else ""))
         return ", ".join(words)
 
 
-def planned(build: Build, configs: dict[int, Config]) -> Plan:
-    """Builds each job's parts, puts the equal ones together, and proves that they train as one as they would alone."""
+def planned(build: Build, configs: dict[int, Config], tables: Mapping[str, TabularData] | None = None) -> Plan:
+    """Builds each job's parts, puts the equal ones together, and proves that they train as one as they would alone.
+
+    tables: by `key_of` the configs, where they have been read already.
+    """
     plan = Plan()
-    known: dict[str, Any] = {}
+    known: dict[str, Any] = {**(tables or {})}
     alike: dict[Any, dict[int, Member]] = {}
     quieten()
     for number, config in configs.items() if len(configs) > 1 else ():
@@ -104,7 +109,8 @@ def own_reason(config: Config) -> str:
         return "speed.stack=false"
     if speed["chunk"] == 1:
         return "speed.chunk=1"
-    given = {"init_from": config["init_from"], "speed.compile": speed["compile"]}
+    given = {f"ensemble.{key}": value for key, value in ensemble(config).items()}  # a stack of its own
+    given |= {"init_from": config["init_from"], "speed.compile": speed["compile"]}
     return next((f"{key}={value}" for key, value in given.items() if value), "")
 
 
@@ -143,7 +149,7 @@ def signature(member: Member, optimizer: Any, scheduler: Any) -> Any:
     shapes = tuple((name, p.shape, p.requires_grad) for name, p in module.named_parameters())
     own = member.config["sweep"]["stack_dropout"], member.config["speed"]["threads"], member.config["speed"]["chunk"]
     made = type(module).__qualname__, repr(module), shapes, type(optimizer).__qualname__, tuple(groups), given
-    return member.alike, own, made, table.batch_size, len(table.index["train"]), member.config["sweep"]["max_stack"]
+    return member.alike, own, made, table.batch_size, member.num_batches, member.config["sweep"]["max_stack"]
 
 
 def parts(group: dict[int, Member]) -> Iterator[dict[int, Member]]:

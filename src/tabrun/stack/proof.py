@@ -6,14 +6,14 @@ it is. So gradients are compared, and several steps of the optimizer on equal gr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tabrun.stack.batches import stacked
+from tabrun.stack.batches import of_one_length, stacked
 from tabrun.stack.member import Member, Unplayed
 from tabrun.stack.observed import Step, Unread, cut, in_float64, kept_random, left_behind, random_states, refuse_log
 from tabrun.stack.optimizer import Schedules, StackedOptimizer
@@ -111,20 +111,31 @@ def observed(member: Member, layout: Layout, dropout: bool) -> Own:
 def compare(way: Any, own: Mapping[int, Own], layout: Layout) -> dict[int, str]:
     """The places for which a way gives another loss or gradient than their own training_step."""
     found: dict[int, str] = {}
+    places, alike = list(own), dict[tuple[int, ...], list[int]]()
+    for i in range(2):
+        for group in of_one_length([each.batches[i] for each in own.values()]):
+            alike.setdefault(tuple(places[number] for number in group), []).append(i)
+    for together, batches in alike.items():
+        for place, reason in compare_equal(way, {place: own[place] for place in together}, batches, layout):
+            found.setdefault(place, reason)
+    return found
+
+
+def compare_equal(way: Any, own: Mapping[int, Own], batches: list[int], layout: Layout) -> Iterator[tuple[int, str]]:
+    """The same for these of their batches, which are equally long."""
     modules = [each.module for each in own.values()]
     values = [value.requires_grad_() for value in layout.stacked(modules, layout.names)]
     held, built = layout.stacked(modules, layout.held), way(modules, [*layout.names, *layout.held])
-    for i in range(2):
+    for i in batches:
         losses = built.losses([*values, *held], stacked([each.batches[i] for each in own.values()]))
         gradients = torch.autograd.grad(losses.sum(), values, allow_unused=True, materialize_grads=True)
         for p, (place, expected) in enumerate(own.items()):
             if not close(losses[p].detach(), expected.losses[i], 0.0):
-                found.setdefault(place, "its loss is another one in a stack")
+                yield place, "its loss is another one in a stack"
             most = max(float(each.abs().max()) for each in expected.gradients[i])
             for name, each, right in zip(layout.names, gradients, expected.gradients[i], strict=True):
                 if not close(each[p], right, 1e-13 * most):
-                    found.setdefault(place, f"the gradient of {name} is another one in a stack")
-    return found
+                    yield place, f"the gradient of {name} is another one in a stack"
 
 
 def close(found: Tensor, expected: Tensor, nothing: float) -> bool:

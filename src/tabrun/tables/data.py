@@ -8,6 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import lightning
@@ -43,8 +44,10 @@ class TabularData(lightning.LightningDataModule):
     rare_classes, rare_below, bins: see `Wanted`.
     batch_size: of the training rows; None: by their number, which `setup` finds.
     batches_per_step: mini-batches of batch_size rows that the Trainer is handed as one.
+    ensemble_folds: into how many folds the rows that do not test are cut; all of them are train, and val too.
     After `setup`: schema (fitted on the training rows, unless a finished run's is given), rows, labels and weights
-    (float32, (rows,), or None) of the whole table, index (the row numbers of each part) and sha256 (of all these).
+    (float32, (rows,), or None) of the whole table, index (the row numbers of each part), sha256 (of all these),
+    and numbers (where each row stood in the file, from 0).
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class TabularData(lightning.LightningDataModule):
         rare_below: int = 10,
         bins: int | None = None,
         positive: Any = None,
+        ensemble_folds: int | None = None,
     ) -> None:
         super().__init__()
         self.path, self.read, self.columns, self.id = path, read, columns, columns_of(id)
@@ -84,6 +88,7 @@ class TabularData(lightning.LightningDataModule):
         self.batch_size, self.batches_per_step = batch_size or 0, batches_per_step
         self.look, self.positive, self.wanted = look, positive, Wanted(rare_classes, rare_below, bins)
         self.report: tuple[pl.DataFrame, list[Finding]] | None = None
+        self.ensemble_folds = ensemble_folds
         self.index: dict[str, Tensor] = {}
         self.weights: Tensor | None = None
 
@@ -93,8 +98,9 @@ class TabularData(lightning.LightningDataModule):
         with in_file(self.path):
             frame, rows = self.labelled()
             with numbered(rows):
-                codes, names = classes_of(frame, self.target)
-                parts = self.split.rows(frame, codes, names)
+                (codes, names), folds = classes_of(frame, self.target), self.ensemble_folds
+                split = partial(self.split.folds, num_folds=folds) if folds else self.split.rows
+                parts = split(frame, codes, names)
                 unused = self.unused()
                 known(frame, unused)
                 if not self.schema:
@@ -114,7 +120,7 @@ class TabularData(lightning.LightningDataModule):
                 self.rows = self.schema.encoded(num_rows, (slices.popleft() for _ in range(len(slices))))
         self.index = {name: torch.from_numpy(rows) for name, rows in parts.items()}
         self.batch_size = self.batch_size or suitable_batch(len(parts["train"]))
-        self.sha256 = self._sha256()
+        self.sha256, self.numbers = self._sha256(), rows
 
     def unused(self) -> dict[str, str]:
         """Columns that are no features, and what they are."""

@@ -65,9 +65,7 @@ class Split:
         elif self.time:
             parts = self._by_time(frame[self.time])
         else:
-            parts = self._stratified(
-                labels, classes, frame[self.group].cast(pl.String).fill_null("").to_numpy() if self.group else None
-            )
+            parts = self._stratified(labels, classes, self._groups(frame))
         check(parts, labels, classes)
         return parts
 
@@ -83,24 +81,57 @@ class Split:
         cut = np.split(order, [val, test])
         return {name: np.sort(part) for name, part in zip(NAMES, cut, strict=True)}
 
+    def folds(
+        self, frame: pl.DataFrame, labels: np.ndarray, classes: list[str], num_folds: int
+    ) -> dict[str, np.ndarray]:
+        """Row numbers of train and val, which are both all that do not test, of test, and of fold0, fold1, ...
+
+        UserError: a class has fewer rows than there are folds, or fewer groups.
+        """
+        parts = self.rows(frame, labels, classes)
+        rows = np.sort(np.concatenate([parts["train"], parts["val"]]))
+        groups = self._groups(frame)
+        numbers, counts = np.unique(labels[rows], return_counts=True)
+        few = f"fewer than ensemble.folds={num_folds}: lower it, or say ensemble.seeds"
+        if counts.min() < num_folds:
+            name = classes[numbers[counts.argmin()]]
+            raise UserError(f"class {name} has {counts.min()} rows beside those that test, {few}")
+        if groups is not None and len(np.unique(groups[rows])) < num_folds:
+            own = len(np.unique(groups[rows]))
+            raise UserError(f"column {self.group} holds {own} groups beside those that test, {few}")
+        found = {"train": rows, "val": rows, "test": parts["test"]}
+        for number, (train, val) in enumerate(self._folds(rows, labels, groups, num_folds)):
+            check({"train": train, "val": val, "test": parts["test"]}, labels, classes)
+            found[f"fold{number}"] = val
+        return found
+
+    def _groups(self, frame: pl.DataFrame) -> np.ndarray | None:
+        return frame[self.group].cast(pl.String).fill_null("").to_numpy() if self.group else None
+
+    def _folds(
+        self, rows: np.ndarray, labels: np.ndarray, groups: np.ndarray | None, num_folds: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Of these rows, those that train and those that do not, for each fold."""
+        from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+        kind: Callable = StratifiedKFold if groups is None else StratifiedGroupKFold
+        maker = kind(num_folds, shuffle=True, random_state=self.seed)
+        of_rows = None if groups is None else groups[rows]
+        return ((rows[a], rows[b]) for a, b in maker.split(rows, labels[rows], of_rows))
+
     def _stratified(self, labels: np.ndarray, names: list[str], groups: np.ndarray | None) -> dict[str, np.ndarray]:
-        from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
+        from sklearn.model_selection import train_test_split
 
         classes, counts = np.unique(labels, return_counts=True)
         if counts.min() < 3:
             rarest = names[classes[counts.argmin()]]
             raise UserError(f"class {rarest} has {counts.min()} rows: train, val and test need one each{RARE}")
 
-        def folds(rows: np.ndarray, num_folds: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            kind: Callable = StratifiedKFold if groups is None else StratifiedGroupKFold
-            maker = kind(num_folds, shuffle=True, random_state=self.seed)
-            of_rows = None if groups is None else groups[rows]
-            return ((rows[a], rows[b]) for a, b in maker.split(rows, labels[rows], of_rows))
-
         def part(rows: np.ndarray, fraction: float) -> tuple[np.ndarray, np.ndarray]:
             if groups is not None:  # a fold of whole groups comes closest to a fraction
                 num_folds = min(20, len(np.unique(groups[rows])))
-                taken = [other for _, other in folds(rows, num_folds)][: max(1, round(fraction * num_folds))]
+                cut = list(self._folds(rows, labels, groups, num_folds))[: max(1, round(fraction * num_folds))]
+                taken = [other for _, other in cut]
                 other = np.isin(rows, np.concatenate(taken))
                 return rows[~other], rows[other]
             size = max(round(fraction * len(rows)), len(classes))
@@ -113,7 +144,7 @@ class Split:
             )
         rest, test = part(np.arange(len(labels)), self.test_fraction)
         if self.num_folds:
-            train, val = list(folds(rest, self.num_folds))[self.fold]
+            train, val = list(self._folds(rest, labels, groups, self.num_folds))[self.fold]
         else:
             train, val = part(rest, self.validation_fraction / (1 - self.test_fraction))
         parts = {"train": train, "val": val, "test": test}

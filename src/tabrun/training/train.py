@@ -21,6 +21,7 @@ from tabrun.runs.build import Build, Config, set_up
 from tabrun.runs.checkpoint_file import write_checkpoint
 from tabrun.runs.folder import write_json, write_whole
 from tabrun.runs.run import Run, record
+from tabrun.tables.data import TabularData
 from tabrun.tables.overview import described
 from tabrun.tables.schema import Schema
 from tabrun.training.pace import set_threads
@@ -29,23 +30,28 @@ from tabrun.training.weights import Weighted
 
 log = logging.getLogger(__name__)
 
+DIVERGED = "the training loss ends at %.4g, above %.4g of the class shares: train longer, or lower optimizer.lr"
 
-def train(build: Build, config: Config, start: dict[str, Any] | None = None) -> dict[str, float]:
+
+def train(
+    build: Build, config: Config, start: dict[str, Any] | None = None, data: TabularData | None = None
+) -> dict[str, float]:
     """Trains what a resolved config describes, writes its folder, and returns the metrics of its best weights.
 
-    start: the content of the folder's last.ckpt, where the run goes on from there.
+    start: the content of the folder's last.ckpt, where the run goes on from there. data: its table, where it is read.
     UserError: the data, the head and the rest of the config do not fit together.
     """
     folder = Path(config["folder"])
     last = folder / "checkpoints" / "last.ckpt"
     lightning.seed_everything(config["seed"], verbose=False)
-    data = set_up(build, config)
+    if FIRST_PROCESS and not (start or data):
+        data = set_up(build, config)
+        log.info("%s", described(data))
+        write_table(folder, data)
+    data = data or set_up(build, config)
     assert data.schema
     if start and start["record"]["data_sha256"] != data.sha256:
         raise UserError(f"resume={shown(folder)}: {data.path} has changed since: its rows have another hash")
-    if FIRST_PROCESS and not start:
-        log.info("%s", described(data))
-        write_table(folder, data)
     classifier: Any = build.classifier(config, data.schema)
     check_scores(classifier, data)
     set_threads(config["speed"]["threads"], data.batch_size, classifier)
@@ -137,8 +143,7 @@ def finish(trainer: Any, classifier: Any, data: Any, saved: dict[str, Any]) -> d
     best: dict[str, Any] = {"ckpt_path": folder / "checkpoints" / "best.ckpt", "weights_only": True, "verbose": False}
     loss, least = getattr(trainer.checkpoint_callback, "train_loss", 0.0), chance(classifier, data.schema)
     if trainer.is_global_zero and loss > least:
-        said = "the training loss ends at %.4g, above %.4g of the class shares: train longer, or lower optimizer.lr"
-        log.warning(said, loss, least)
+        log.warning(DIVERGED, loss, least)
     seen = {"epochs": trainer.current_epoch, "steps": trainer.global_step, "train/loss": loss, "chance": least}
     trainer.loggers = []  # as this is no epoch, so not a row of the log
     trainer.validate(classifier, datamodule=data, **best)
