@@ -58,7 +58,7 @@ def test_a_quantity_in_bins(tmp_path: Path) -> None:
     found = [run.schema.classes[label] for label in run.labelled(str(tmp_path / "table.csv"))[1]]
     assert found == [names[i] for i in expected]
     assert [run.schema.classes[label] for label in run.data().labels] == found
-    with pytest.raises(UserError, match=r"column y holds String: data.bins=4 needs numbers"):
+    with pytest.raises(UserError, match=r"column y, row 1: 'low' is not a number"):
         set_up(configure(tmp_path, *written(tmp_path, y=["low", "high"] * 60), "data.bins=4"))
     with pytest.raises(UserError, match=r"column y holds 2 values: data.bins=4 are too many"):
         set_up(configure(tmp_path, *written(tmp_path, y=[0, 1] * 60), "data.bins=4"))

@@ -292,7 +292,7 @@ def test_what_diverged_is_named(tmp_path: Path, inside: Callable[..., Any], caps
     words = ["data=iris", "trainer.max_epochs=2"]
     assert inside(*words, "optimizer.lr=100", "folder=alone") is None
     assert "above 1.099 of the class shares: train longer, or lower optimizer.lr" in capsys.readouterr().out
-    assert inside("-m", *words, "optimizer.lr=0.1,100", "model=glob(ml*)", "folder=sweep") is None
+    assert inside("-m", *words, "optimizer.lr=0.1,100", "model=glob(mlp)", "folder=sweep") is None
     assert "the training loss ends" not in capsys.readouterr().out
     assert pl.read_csv(tmp_path / "sweep" / "sweep.csv")["status"].to_list() == ["finished", "worse than chance"]
 

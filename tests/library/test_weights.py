@@ -19,7 +19,15 @@ from tabrun.tables.data import TabularData
 from tabrun.verbs import evaluate, predict
 
 REPEATS = np.random.default_rng(0).integers(0, 4, 240)
-SHORT = ["data.target=y", "data.split.column=part", "trainer.max_epochs=2", "model.hidden=[8]"]
+SHORT = [
+    "encode=standard",
+    "model=mlp",
+    "optimizer=sgd",
+    "data.target=y",
+    "data.split.column=part",
+    "trainer.max_epochs=2",
+    "model.hidden=[8]",
+]
 
 
 def weighted() -> pl.DataFrame:

@@ -34,6 +34,7 @@ SHORT = {  # commands that the text names: what makes each short
     "python -m classify.evaluate RUN [TABLE]": "--threshold 0.3 --calibrate",
     "python -m classify.predict RUN TABLE [-o OUT]": "",
     "python -m classify.export RUN": "--format torch",
+    "python -m classify.runs [FOLDER] [WORDS]": "",
     "python scripts/baseline.py": "",
     "python scripts/benchmark.py steps": "--rows 64 --repeats 1 --nets SEED --without 'ours, compiled'",
     "python scripts/benchmark.py sweep": "--rows 64 --repeats 1 --nets SEED --epochs 1 --without joblib",
@@ -93,11 +94,13 @@ def test_every_command_runs(copy: Path, forking: Path) -> None:
         assert (run / line.split()[0]).exists(), line
     printed = done.stdout.splitlines()
     shown = README.split("prints\n\n```\n")[1].split("\n```")[0].splitlines()
-    assert [re.sub(r"\d", "0", line) for line in printed[: len(shown)]] == [re.sub(r"\d", "0", line) for line in shown]
+    assert [re.sub(r"\d+", "0", line) for line in printed[: len(shown)]] == [
+        re.sub(r"\d+", "0", line) for line in shown
+    ]
     mlp, line = [float(row.split()[5]) for row in printed if " finished " in row][-2:]  # experiment=nonlinearity
     assert mlp > line + 0.05
     for command, short in SHORT.items():
-        given = command.replace("[TABLE]", "churn.csv").replace("TABLE [-o OUT]", "new.csv")
+        given = command.replace("[FOLDER] [WORDS]", "outputs").replace("[TABLE]", "churn.csv").replace("TABLE [-o OUT]", "new.csv")
         script = f". .venv/bin/activate; {given.replace('RUN', 'outputs/churn')} {short}"
         done = subprocess.run(["bash", "-ec", script], cwd=copy, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, (command, done.stderr)

@@ -15,7 +15,10 @@ from tabrun.tables.plain import fits
 
 MOST_JSON = 2**24  # bytes of a file of ours
 LOCK, STARTED = ".lock", ".hydra/config.json"  # the config that a run starts with, resolved
-UNTRAINED = (".hydra", "log", "tensorboard", "train.log", "multirun.yaml", "sweep.json", "optuna.db")
+UNTRAINED = (
+    *(".hydra", "log", "tensorboard", "train.log", "columns.csv", "table.json"),
+    *("multirun.yaml", "sweep.json", "optuna.db"),
+)
 
 held: dict[Path, Any] = {}  # by folder that this process writes in: its lock, which ends with it, however it ends
 

@@ -70,10 +70,9 @@ def train(
         with interrupts(folder):
             began = time.monotonic()
             trainer.fit(classifier, data, ckpt_path=last if start else None, weights_only=True)
-            metrics = finish(trainer, classifier, data, saved)
-        if FIRST_PROCESS:
-            log.info("%s, %.1f s", how_it_ended(trainer), time.monotonic() - began)
-        return metrics
+            if FIRST_PROCESS:
+                log.info("%s, %.1f s", how_it_ended(trainer), time.monotonic() - began)
+            return finish(trainer, classifier, data, saved)
     except Exception as error:
         if words := mendable(error, config):
             raise UserError(words) from error
