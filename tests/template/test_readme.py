@@ -100,7 +100,8 @@ def test_every_command_runs(copy: Path, forking: Path) -> None:
     mlp, line = [float(row.split()[5]) for row in printed if " finished " in row][-2:]  # experiment=nonlinearity
     assert mlp > line + 0.05
     for command, short in SHORT.items():
-        given = command.replace("[FOLDER] [WORDS]", "outputs").replace("[TABLE]", "churn.csv").replace("TABLE [-o OUT]", "new.csv")
+        given = command.replace("[FOLDER] [WORDS]", "outputs").replace("[TABLE]", "churn.csv")
+        given = given.replace("TABLE [-o OUT]", "new.csv")
         script = f". .venv/bin/activate; {given.replace('RUN', 'outputs/churn')} {short}"
         done = subprocess.run(["bash", "-ec", script], cwd=copy, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, (command, done.stderr)

@@ -51,7 +51,7 @@ def sweep_row(note: Path) -> list[Any]:
     jobs, best = len(list(folder.glob("*/metrics.json"))), None
     if (folder / "sweep.csv").exists():
         with (folder / "sweep.csv").open(newline="") as table:
-            winner = next(csv.DictReader(table))["job"]
+            winner = next(csv.DictReader(table)).get("job", "")  # a range test has none
         best = read(folder / winner / "metrics.json").get(given.get("monitor", "val/loss"))
     table_name = Path(given.get("data.path", given.get("data", ""))).name
     overrides = " ".join(word for word in words if not word.startswith("data.path="))
