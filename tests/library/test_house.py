@@ -96,7 +96,7 @@ def test_a_fork_takes_a_newer_library(tmp_path: Path) -> None:
     assert git(copy, "diff", "--stat", "src/tabrun") != ""
     rows = [f"{i},{i % 7},{'yes' if i % 3 else 'no'}" for i in range(60)]
     (copy / "table.csv").write_text("\n".join(["x,y,bought", *rows]))
-    data = ["data=csv", "data.path=table.csv", "data.target=bought", "trainer.max_epochs=2"]
+    data = ["data=csv", "data.path=table.csv", "data.target=bought", "model=mlp", "trainer.max_epochs=2"]
     commands = {
         "train": [*data, "folder=run"],
         "evaluate": ["run"],

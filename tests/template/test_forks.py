@@ -11,11 +11,10 @@ import torch
 from conftest import configure
 from handed import open_run, planned, train, train_as_one
 
-import classify
-from classify import classifier
+from classify import build, classifier
 
 RATES = ["optimizer.lr=0.01", "optimizer.lr=0.05", "optimizer.lr=0.2"]
-OWN = f"{classify.__name__}.forks"
+OWN = f"{build.__package__}.forks"
 
 
 def node(name: str, **arguments: Any) -> dict[str, Any]:
@@ -25,7 +24,7 @@ def node(name: str, **arguments: Any) -> dict[str, Any]:
 def schedule(name: str, interval: str) -> dict[str, Any]:
     make = node(name) | {"_partial_": True}
     return {
-        "_target_": f"{classify.__name__}.classifier.Schedule",
+        "_target_": f"{build.__package__}.classifier.Schedule",
         **{"make": make, "interval": interval, "total": None, "monitor": None},
     }
 
@@ -78,7 +77,8 @@ ALONE: dict[str, tuple[Any, str]] = {
 @pytest.fixture(autouse=True)
 def own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """own/forks.py as a file of the package's."""
-    monkeypatch.setattr(classify, "__path__", [*classify.__path__, str(Path(__file__).with_name("own"))])
+    package = sys.modules[str(build.__package__)]
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(Path(__file__).with_name("own"))])
     yield
     sys.modules.pop(OWN, None)
 

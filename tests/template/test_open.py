@@ -13,21 +13,21 @@ from conftest import configure
 from handed import continued, open_run, set_up, train
 from torch import nn
 
-import classify
 from classify import build, load
 from tabrun.cli.errors import UserError
 from tabrun.verbs.evaluate import evaluate
 
-PACKAGE = classify.__name__
+PACKAGE = str(build.__package__)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def own() -> Iterator[None]:
     """A file of the package's, own/opened.py, which stands beside the source tree."""
     folder = str(Path(__file__).with_name("own"))
-    classify.__path__.append(folder)
+    package = sys.modules[PACKAGE]
+    package.__path__.append(folder)
     yield
-    classify.__path__.remove(folder)
+    package.__path__.remove(folder)
     sys.modules.pop(f"{PACKAGE}.opened", None)
 
 

@@ -12,17 +12,17 @@ import torch
 from conftest import configure
 from handed import continued, open_run, planned, set_up, train
 
-import classify
 from classify import build
 
-OWN = f"{classify.__name__}.pasted"
+OWN = f"{build.__package__}.pasted"
 WORDS = ["data=iris", "trainer.max_epochs=4", "trainer.precision=64-true", "callbacks.early_stopping=null"]
 MODULES = ("Plain", "ByHand", "Closed")
 
 
 @pytest.fixture(autouse=True)
 def own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(classify, "__path__", [*classify.__path__, str(Path(__file__).with_name("own"))])
+    package = sys.modules[str(build.__package__)]
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(Path(__file__).with_name("own"))])
     yield
     sys.modules.pop(OWN, None)
 
