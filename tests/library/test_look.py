@@ -12,6 +12,7 @@ from conftest import configure
 from handed import open_run, set_up, train
 
 from tabrun import Columns, Split, TabularData
+from tabrun.tables.overview import described
 
 ROWS = 400
 
@@ -164,3 +165,14 @@ def test_it_may_be_left_out(tmp_path: Path) -> None:
     assert set_up(config).report is None
     del config["data"]["look"]
     assert set_up(config).report
+
+
+def test_the_folds_of_an_ensemble_are_no_rows_in_two_parts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        data = set_up(configure(tmp_path, "data=iris", "ensemble.folds=3"))
+    assert data.report
+    assert not [one for one in data.report[1] if "stand among the training rows" in one.what]
+    assert (
+        described(data).splitlines()[-1].startswith("rows: train 120 (setosa 40, versicolor 40, virginica 40); test 30")
+    )
+    assert "; fold2 40 (" in rows

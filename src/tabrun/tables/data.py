@@ -27,7 +27,7 @@ from tabrun.tables.columns import Columns
 from tabrun.tables.look import Finding, numbered_rows
 from tabrun.tables.overview import looked_at
 from tabrun.tables.schema import SLICE_ROWS, Schema
-from tabrun.tables.split import Split, suitable_batch
+from tabrun.tables.split import Split, one_fold, suitable_batch
 from tabrun.tables.target import Wanted, classes_of, weights_of, with_target
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,8 @@ class TabularData(lightning.LightningDataModule):
                     if self.look:
                         kinds = dict.fromkeys(self.columns.ignore, "left out: data.columns.ignore") | unused
                         kinds |= dict.fromkeys(columns_of(self.target), "target")
-                        self.report = looked_at(frame, self.schema, codes, parts, self.columns, kinds)
+                        seen = one_fold(parts) if folds else parts
+                        self.report = looked_at(frame, self.schema, codes, seen, self.columns, kinds)
                 self.labels, self.weights = self.schema.labels(frame), weights_of(frame, self.weight, parts)
                 num_rows, slices = len(frame), deque(frame.iter_slices(SLICE_ROWS))
                 del frame  # so that what was read together is freed once it is encoded

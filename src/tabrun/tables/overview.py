@@ -88,6 +88,8 @@ def described(data: Any) -> str:
     """The columns for a terminal, and how many rows of which class are in which part."""
     parts, classes = [], data.schema.classes
     for name, index in data.index.items():
+        if name == "val" and "fold0" in data.index:  # whose rows are those that train
+            continue
         labels = data.labels[index]
         counts = (labels.bincount(minlength=len(classes)) if labels.dim() == 1 else labels.sum(0)).tolist()
         each = ", ".join(f"{label} {count:g}" for label, count in zip(classes, counts, strict=True))

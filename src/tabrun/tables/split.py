@@ -174,3 +174,8 @@ def suitable_batch(num_rows: int) -> int:
     """Rows of a mini-batch: a power of two from 32 to 1024, about a 32nd of few rows and the square root of many."""
     wanted = max(32, min(num_rows / 32, 256), min(num_rows**0.5, 1024))
     return 2 ** math.ceil(math.log2(wanted))
+
+
+def one_fold(parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Of the parts of `folds`, those of the member whose fold is the first."""
+    return {"train": np.setdiff1d(parts["train"], parts["fold0"]), "val": parts["fold0"], "test": parts["test"]}
