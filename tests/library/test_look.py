@@ -172,7 +172,6 @@ def test_the_folds_of_an_ensemble_are_no_rows_in_two_parts(tmp_path: Path, caplo
         data = set_up(configure(tmp_path, "data=iris", "ensemble.folds=3"))
     assert data.report
     assert not [one for one in data.report[1] if "stand among the training rows" in one.what]
-    assert (
-        described(data).splitlines()[-1].startswith("rows: train 120 (setosa 40, versicolor 40, virginica 40); test 30")
-    )
+    rows = described(data).splitlines()[-1]
+    assert rows.startswith("rows: train 120 (setosa 40, versicolor 40, virginica 40); test 30")
     assert "; fold2 40 (" in rows
