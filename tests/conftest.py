@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 from server import client
 
 import hydra_plugins.vectorized  # noqa: F401  (before the fixtures that restore what Hydra knows)
+from classify import build
 from classify.train import main
 
 ROOT = CONF.parent
@@ -109,3 +110,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str, forking: 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest test first, so that no worker is left alone with it at the end."""
     items.sort(key=lambda item: item.name != "test_every_command_runs")
+
+
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The files of template/own/ stand in the template's package, as those of a fork would."""
+    folder = ROOT / "tests" / "template" / "own"
+    package = sys.modules[str(build.__package__)]
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
+    yield
+    for file in folder.glob("*.py"):
+        sys.modules.pop(f"{package.__name__}.{file.stem}", None)

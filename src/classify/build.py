@@ -24,7 +24,7 @@ from classify.limits import (  # noqa: F401  (for the library)
     check,
     check_more,
 )
-from classify.make import PACKAGE, check_arguments, made, played
+from classify.make import PACKAGE, check_arguments, made, played, rehearse
 from tabrun.cli.errors import UserError, value_of
 from tabrun.cli.roles import DATA, MODULE
 
@@ -157,23 +157,6 @@ def classifier(config: Config, schema: Schema, measured: Measures | None = None)
     trained = Classifier(*own, measured, decay_biases)
     # now, as the Trainer would read a checkpoint's weights before it turns the net's into float64
     return trained.double() if config["trainer"]["precision"] == "64-true" else trained
-
-
-def rehearse(optimizer: Any, schedule: Any) -> None:
-    """Takes a step of both with one weight; UserError for an optimizer or arguments that do not do."""
-    import torch
-    from torch import nn
-
-    weight = nn.Parameter(torch.zeros(1))
-    weight.grad = torch.zeros(1)
-    with value_of("optimizer", PACKAGE):
-        optimizer([weight]).step()
-    if schedule:
-        stepped = optimizer([weight])
-        with value_of("scheduler", PACKAGE):
-            rates = schedule.make(stepped, **({schedule.total: 10} if schedule.total else {}))
-            stepped.step()
-            rates.step(*[0.0] if schedule.monitor else [])
 
 
 def better(config: Mapping[str, Any]) -> str:

@@ -58,3 +58,20 @@ def check_arguments(
         (takes.bind_partial if partly else takes.bind)(*first, **arguments)
     except TypeError as error:
         raise UserError(f"{key}: {function.__name__} {error}") from None
+
+
+def rehearse(optimizer: Any, schedule: Any) -> None:
+    """Takes a step of both with one weight; UserError for an optimizer or arguments that do not do."""
+    import torch
+    from torch import nn
+
+    weight = nn.Parameter(torch.zeros(1))
+    weight.grad = torch.zeros(1)
+    with value_of("optimizer", PACKAGE):
+        optimizer([weight]).step()
+    if schedule:
+        stepped = optimizer([weight])
+        with value_of("scheduler", PACKAGE):
+            rates = schedule.make(stepped, **({schedule.total: 10} if schedule.total else {}))
+            stepped.step()
+            rates.step(*[0.0] if schedule.monitor else [])

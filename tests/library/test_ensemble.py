@@ -19,7 +19,7 @@ from sklearn.model_selection import StratifiedKFold
 from classify import build, load
 from tabrun.cli.errors import UserError
 from tabrun.stack.ensemble import members
-from tabrun.verbs import evaluate, export, predict
+from tabrun.verbs import evaluate, export, measures, predict
 
 WORDS = ["data=iris", "trainer.max_epochs=12", "trainer.precision=64-true", "callbacks.early_stopping.patience=3"]
 
@@ -119,7 +119,7 @@ def test_verbs_take_it_for_a_run(run: Path, tmp_path: Path) -> None:
     kept = pl.read_parquet(run / "out_of_fold.parquet")
     scores = torch.from_numpy(kept.select(pl.col("^probability_.*$").log()).to_numpy())
     labels = torch.tensor([result["classes"].index(label) for label in kept["label"]])
-    assert result["temperature"] == pytest.approx(evaluate.fit_temperature(scores, labels), rel=1e-3)
+    assert result["temperature"] == pytest.approx(measures.fit_temperature(scores, labels), rel=1e-3)
     for kind in ("onnx", "torch"):
         assert export.export(open_run(run), kind)[1] <= 1e-5
     data = open_run(run).data()

@@ -318,3 +318,48 @@ def test_every_format_has_a_name_that_it_reads() -> None:
 def test_a_json_line_is_no_csv(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(json.dumps({"x": 1, "y": "a"}) + "\n")
     assert tabrun.read_csv(str(tmp_path / "t.csv")).columns == ["x", "y"]
+
+
+def test_an_encoding_that_is_none_or_another_is_said(tmp_path: Path) -> None:
+    file = written(tmp_path, ["Zürich", "Genève"])
+    with pytest.raises(UserError, match=r"data.read.encoding=utf-9 is no encoding: say utf-8"):
+        frame_of(file, read=partial(tabrun.read_csv, encoding="utf-9"))
+    file.write_bytes(file.read_bytes() + b"x")
+    with pytest.raises(UserError, match=r"table.csv is no text in utf-32"):
+        frame_of(file, read=partial(tabrun.read_csv, encoding="utf-32"))
+
+
+@pytest.mark.parametrize("kind", ["gzip", "zstd", "zip"])
+def test_a_packed_file_that_is_cut_or_damaged_is_said(kind: str, tmp_path: Path) -> None:
+    rows = "x,y\n" + "".join(f"{i * 7919 % 10007},{'ab'[i % 2]}\n" for i in range(60_000))
+    file = tmp_path / "table.csv"
+    if kind == "zip":
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("table.csv", rows)
+    else:
+        pack = gzip.compress if kind == "gzip" else zstandard.ZstdCompressor().compress
+        file.write_bytes(pack(rows.encode()))
+    whole = file.read_bytes()
+    half = len(whole) // 2
+    for damaged in (whole[:half], whole[:half] + bytes([whole[half] ^ 255]) + whole[half + 1 :]):
+        file.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"table.csv"):
+            frame_of(file)
+
+
+def test_files_of_one_table_may_have_their_columns_in_another_order(tmp_path: Path) -> None:
+    for name, columns in (("a", {"x": [1, 2], "y": ["a", "b"]}), ("b", {"y": ["a"], "x": [3]})):
+        pl.DataFrame(columns).write_parquet(tmp_path / f"{name}.parquet")
+    assert tabrun.read_parquet(str(tmp_path / "[ab].parquet")).to_dict(as_series=False) == {
+        "x": [1, 2, 3],
+        "y": ["a", "b", "a"],
+    }
+
+
+def test_what_is_taken_as_missing_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = written(tmp_path, ["1.5", "-", "2.5"])
+    words = ["data=csv", f"data.path={file}", "data.target=y", "trainer.max_epochs=1"]
+    with caplog.at_level(logging.INFO):
+        train(configure(tmp_path / "run", *words))
+        list(open_run(tmp_path / "run").table(str(file)).batches())
+    assert caplog.text.count("column x: '-' is taken as missing") == 1

@@ -14,7 +14,7 @@ from scipy.stats import binomtest
 
 from classify import build, load
 from tabrun.cli.errors import UserError, checkpoint_file
-from tabrun.verbs import evaluate, predict, runs
+from tabrun.verbs import measures, predict, runs
 
 ROWS = 120
 
@@ -101,7 +101,7 @@ def test_columns_are_kept_and_unseen_values_counted(tmp_path: Path, caplog: pyte
 @pytest.mark.parametrize(("right", "rows"), [(95, 100), (1, 30), (30, 30), (0, 7)])
 def test_the_interval_is_wilsons(right: int, rows: int) -> None:
     expected = binomtest(right, rows).proportion_ci(method="wilson")
-    assert evaluate.wilson(right / rows, rows) == pytest.approx((expected.low, expected.high), abs=1e-6)
+    assert measures.wilson(right / rows, rows) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -35,7 +35,7 @@ from tabrun.reading.sources import read_csv
 from tabrun.runs.run import Run
 from tabrun.tables.columns import FIRST_CODE, MISSING, UNSEEN, Category, Columns, Number
 from tabrun.tables.schema import Schema, take
-from tabrun.verbs import evaluate, export, onnx_file, predict
+from tabrun.verbs import evaluate, export, measures, onnx_file, predict
 
 ROWS = 400
 
@@ -605,7 +605,7 @@ def test_the_temperature_is_where_the_loss_is_least() -> None:
     honest = torch.stack(
         [torch.zeros(4000), torch.where(labels == 1, 1.0, -1.0) + torch.randn(4000, generator=generator) * 1.414], 1
     )
-    found = evaluate.fit_temperature(honest * 3, labels)
+    found = measures.fit_temperature(honest * 3, labels)
     losses = {
         t: torch.nn.functional.cross_entropy(honest * 3 / t, labels).item() for t in (found, found * 0.98, found * 1.02)
     }

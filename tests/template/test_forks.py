@@ -1,7 +1,5 @@
 """What a fork edits is what trains: in a sweep as alone, or alone and said why. Each is a class of own/forks.py."""
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,8 @@ from conftest import configure
 from handed import open_run, planned, train, train_as_one
 
 from classify import build, classifier
+
+pytestmark = pytest.mark.usefixtures("own")
 
 RATES = ["optimizer.lr=0.01", "optimizer.lr=0.05", "optimizer.lr=0.2"]
 OWN = f"{build.__package__}.forks"
@@ -72,15 +72,6 @@ ALONE: dict[str, tuple[Any, str]] = {
         "Patient.on_train_epoch_end is not played in a stack",
     ),
 }
-
-
-@pytest.fixture(autouse=True)
-def own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """own/forks.py as a file of the package's."""
-    package = sys.modules[str(build.__package__)]
-    monkeypatch.setattr(package, "__path__", [*package.__path__, str(Path(__file__).with_name("own"))])
-    yield
-    sys.modules.pop(OWN, None)
 
 
 def edited(folder: Path, edit: Any, rate: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:

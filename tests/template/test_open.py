@@ -1,7 +1,5 @@
 """What a fork names by `_target_`: a net, a loss, a table of its own, trained and read back by a new `load`."""
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +15,9 @@ from classify import build, load
 from tabrun.cli.errors import UserError
 from tabrun.verbs.evaluate import evaluate
 
+pytestmark = pytest.mark.usefixtures("own")
+
 PACKAGE = str(build.__package__)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own() -> Iterator[None]:
-    """A file of the package's, own/opened.py, which stands beside the source tree."""
-    folder = str(Path(__file__).with_name("own"))
-    package = sys.modules[PACKAGE]
-    package.__path__.append(folder)
-    yield
-    package.__path__.remove(folder)
-    sys.modules.pop(f"{PACKAGE}.opened", None)
 
 
 def table(folder: Path) -> list[str]:

@@ -1,8 +1,6 @@
 """An outsider's LightningModule trains as pasted: alone, mini-batch by mini-batch, as a bare Trainer has it."""
 
 import logging
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +12,11 @@ from handed import continued, open_run, planned, set_up, train
 
 from classify import build
 
+pytestmark = pytest.mark.usefixtures("own")
+
 OWN = f"{build.__package__}.pasted"
 WORDS = ["data=iris", "trainer.max_epochs=4", "trainer.precision=64-true", "callbacks.early_stopping=null"]
 MODULES = ("Plain", "ByHand", "Closed")
-
-
-@pytest.fixture(autouse=True)
-def own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    package = sys.modules[str(build.__package__)]
-    monkeypatch.setattr(package, "__path__", [*package.__path__, str(Path(__file__).with_name("own"))])
-    yield
-    sys.modules.pop(OWN, None)
 
 
 @pytest.fixture(params=MODULES)

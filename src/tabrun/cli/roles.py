@@ -53,7 +53,7 @@ def why(target: Any, role: Role, package: str) -> str:
     if found is None:
         return f", as there is no file {module}"
     if name in vars(found):
-        return ", as it says no -> nn.Module" if isfunction(getattr(found, name)) and role.by_function else ""
+        return f", as it says no -> {role}" if isfunction(getattr(found, name)) and role.by_function else ""
     close = difflib.get_close_matches(name, vars(found), 1)
     return f", as {module} has no {name}{f' (did you mean {close[0]}?)' if close else ''}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -13,8 +13,8 @@ from typing import Any
 import polars as pl
 
 from tabrun.cli.errors import UserError
-from tabrun.reading.csv_faults import dialect, explain_quotes, explain_rows, first_record, mended
-from tabrun.reading.files import opened
+from tabrun.reading.csv_faults import Dialect, dialect, explain_quotes, explain_rows, first_record, mended
+from tabrun.reading.files import opened, readable
 from tabrun.reading.formats import CODE
 from tabrun.reading.values import OFFSET_FROM, alike, numbered
 
@@ -31,30 +31,23 @@ def csv_batches(
 
     The words are those of `Table`.
     """
-    with opened(path, encoding) as file:
-        found = dialect(path, file, separator and one_byte(separator), header)
-    if head and not separator and found.separator != ",":
-        log.info("%s: its fields are separated by %r (else say data.read.separator)", path, found.separator)
+    found = told_dialect(path, separator, header, encoding, say=head > 0)
     same = alike(found.names, kinds)
     names, separator, start = [same.get(name, name) for name in found.names], found.separator, 0
     given = {name: kinds[name] or pl.String() for name in names if name in kinds}
     unread = [pl.lit(None).alias(name) for name in given if kinds[name] is None]
     types = dict.fromkeys(names, pl.String()) | given
-    own = [i for i, name in enumerate(names) if name in verbatim]
     options: dict[str, Any] = {"separator": separator, "null_values": list(null_values), "has_header": False}
-    read = partial(read_block, options, own)
+    read = partial(read_block, options, [i for i, name in enumerate(names) if name in verbatim])
     for block in ahead(blocks(path, encoding, found.header)):
         with numbered(range(start, sys.maxsize)):
             try:
                 if head and not start:
                     told = {"new_columns": names, "infer_schema_length": head, **options}
                     types = dict(pl.scan_csv(io.BytesIO(block), **told).collect_schema()) | given
-                    types |= dict.fromkeys(
-                        codes(read(block, dict.fromkeys(names, pl.String)).head(head), types), pl.String()
-                    )
-                    types |= dict.fromkeys(near_zero(read(block, types), without=given), pl.Float32())
+                    types = narrowed(types, partial(read, block), head, given)
                 frame = read(block, types)
-                if wide := [c.name for c in frame.select(pl.col(pl.Float32).is_infinite().any()) if c[0]]:
+                if wide := [c.name for c in frame if c.dtype == pl.Float32 and c.is_infinite().any()]:
                     types |= dict.fromkeys(wide, pl.Float64())
                     frame = read(block, types)
             except pl.exceptions.PolarsError:
@@ -64,12 +57,29 @@ def csv_batches(
                     frame = read(block, types)
                 except pl.exceptions.PolarsError as error:
                     explain_quotes(block, error)
-            if frame[:, -1].null_count():  # polars fills short rows with missing values
+            if frame[:, -1].null_count():  # polars fills short rows, and blank lines, with missing values
                 explain_rows(block, separator, len(names))
-                frame = frame.filter(~pl.all_horizontal(pl.all().is_null()))  # blank lines
+                frame = frame.filter(~pl.all_horizontal(pl.all().is_null()))
         start += len(frame)
         if len(frame):
             yield frame.with_columns(unread)
+
+
+def told_dialect(path: str, separator: str | None, header: bool | None, encoding: str | None, say: bool) -> Dialect:
+    with opened(path, encoding) as file, readable(path, encoding):
+        found = dialect(path, file, separator and one_byte(separator), header)
+    if say and not separator and found.separator != ",":
+        log.info("%s: its fields are separated by %r (else say data.read.separator)", path, found.separator)
+    return found
+
+
+def narrowed(
+    types: dict[str, Any], read: Callable[[Mapping[str, Any]], pl.DataFrame], head: int, given: Collection[str]
+) -> dict[str, Any]:
+    """The inferred types, but text for codes, and float32 where it is enough; read: gives the block by such types."""
+    texts = read(dict.fromkeys(types, pl.String())).head(head)
+    types = types | dict.fromkeys(codes(texts, types), pl.String())
+    return types | dict.fromkeys(near_zero(read(types), without=given), pl.Float32())
 
 
 def read_block(options: dict[str, Any], verbatim: list[int], block: bytes, types: Mapping[str, Any]) -> pl.DataFrame:
@@ -118,7 +128,7 @@ def near_zero(frame: pl.DataFrame, without: Iterable[str]) -> list[str]:
 
 def blocks(path: str, encoding: str | None, header: bool) -> Iterator[bytes]:
     """The bytes below the header, cut where a row ends."""
-    with opened(path, encoding) as file:
+    with opened(path, encoding) as file, readable(path, encoding):
         if header:
             first_record(file)
         while block := file.read(BLOCK_BYTES):

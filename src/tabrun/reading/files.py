@@ -8,7 +8,9 @@ import gzip
 import io
 import os
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -66,7 +68,7 @@ def files_of(path: str | Sequence[str]) -> list[str]:
 
 def opened(path: str, encoding: str | None = None) -> BinaryIO:
     """The bytes of a text file, unpacked where it is packed, in UTF-8 whatever it is written in."""
-    kind = kind_of(path)
+    kind, codec = kind_of(path), encoding and codec_of(encoding)
     made: Any
     if kind == "gzip":
         made = gzip.GzipFile(path)
@@ -76,15 +78,34 @@ def opened(path: str, encoding: str | None = None) -> BinaryIO:
         made = io.BufferedReader(unpacked_zstd(path))
     else:
         made = io.BufferedReader(io.FileIO(path))
-    try:
-        first = made.peek(2)[:2]
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is a damaged {kind} file: {error}") from None
-    if encoding is None and first in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-        encoding = "utf-16"
-    if encoding is None or codecs.lookup(encoding).name in ("utf-8", "ascii"):
+    with readable(path, encoding):
+        if codec is None and made.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            codec = "utf-16"
+    if codec in (None, "utf-8", "ascii"):
         return made
-    return codecs.EncodedFile(made, "utf-8", encoding)  # type: ignore[return-value]
+    return codecs.EncodedFile(made, "utf-8", codec)  # type: ignore[return-value]
+
+
+@contextmanager
+def readable(path: str, encoding: str | None) -> Iterator[None]:
+    """Turns what is said of a damaged file, or of bytes that are no text of this encoding, into a UserError."""
+    try:
+        yield
+    except UnicodeError as error:
+        raise UserError(f"{path} is no text in {encoding or 'UTF-16'}: {error}: data.read.encoding=...") from None
+    except (EOFError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile) as error:
+        raise UserError(f"{path} is a damaged {kind_of(path)} file: {error}") from None
+    except Exception as error:  # zstandard's own, which is not imported where it is not needed
+        if type(error).__name__ != "ZstdError":
+            raise
+        raise UserError(f"{path} is a damaged zstd file: {error}") from None
+
+
+def codec_of(encoding: str) -> str:
+    try:
+        return codecs.lookup(encoding).name
+    except LookupError:
+        raise UserError(f"data.read.encoding={encoding} is no encoding: say utf-8, utf-16, cp1252, latin-1") from None
 
 
 def unpacked_zstd(path: str) -> Any:
@@ -102,5 +123,5 @@ def one_of(path: str) -> Any:
             raise UserError(f"{path} holds {len(names)} files, not one: {', '.join(names[:5])}: unpack it")
         try:
             return archive.open(names[0])  # which keeps the file open
-        except (RuntimeError, NotImplementedError) as error:  # of one with a password
+        except (RuntimeError, NotImplementedError) as error:  # one with a password, or packed as zipfile cannot
             raise UserError(f"{path}: {error}") from None

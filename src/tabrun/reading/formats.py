@@ -120,6 +120,10 @@ def told(
     for format in dict.fromkeys(guessed.values()):
         names = [name for name in guessed if guessed[name] == format]
         log.info("read as %s: %s (else say data.columns.formats={%s: text})", format, ", ".join(names), names[0])
+    for column in frame.head(HEAD).select([name for name, format in found.items() if format != "text"]):
+        marks = column.filter(without_marks(column).is_null() & column.is_not_null()).unique().sort().head(3)
+        if len(marks):
+            log.info("column %s: %s is taken as missing", column.name, ", ".join(map(repr, marks)))
     return found
 
 
@@ -180,9 +184,6 @@ def as_told(frame: pl.DataFrame, formats: Mapping[str, str], verbatim: Collectio
         text = without_marks(column)
         values = read(text, format)
         kind = "a number" if format in NUMBERS else "a date" if format in DATES else "true or false"
-        if text.null_count() > column.null_count() and len(frame) > 1:
-            marks = column.filter(text.is_null() & column.is_not_null()).unique().sort().head(3).to_list()
-            log.info("column %s: %s is taken as missing", name, ", ".join(map(repr, marks)))
         check_rows(column, values.is_null() & text.is_not_null(), f" is not {kind} written as {format}: {ASK}")
         made.append(values)
     return frame.with_columns(made)

@@ -43,15 +43,17 @@ class Table:
         names: list[str] = []
         for path in files_of(self.path):
             with in_file(path):
-                start = 0
+                start, same = 0, None
                 for batch in self.read(path):
-                    batch = batch.rename(alike(batch.columns, self.kinds))
+                    same = alike(batch.columns, self.kinds) if same is None else same
+                    batch = batch.rename(same)
                     names = names or batch.columns
                     if set(batch.columns) != set(names):
                         odd = sorted(set(batch.columns) ^ set(names))
                         raise UserError(f"its columns are not those of the files before it: {', '.join(odd[:5])}")
                     with numbered(range(start, start + len(batch))):
-                        yield as_told(batch.select(names), self.formats, self.verbatim) if self.formats else batch
+                        batch = batch.select(names)
+                        yield as_told(batch, self.formats, self.verbatim) if self.formats else batch
                     start += len(batch)
 
     def read(self, path: str) -> Iterator[pl.DataFrame]:

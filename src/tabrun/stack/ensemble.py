@@ -26,8 +26,8 @@ from tabrun.stack.member import Member, Unplayed
 from tabrun.stack.plan import planned
 from tabrun.stack.training import train_stack
 from tabrun.tables.data import TabularData
-from tabrun.tables.overview import described
-from tabrun.training.train import DIVERGED, log_outcome, train, write_results, write_table
+from tabrun.training.outcome import DIVERGED, log_outcome, tell_table, write_results
+from tabrun.training.train import train
 from tabrun.training.trainer import quieten
 
 log = logging.getLogger(__name__)
@@ -51,8 +51,7 @@ def train_ensemble(build: Build, config: Config, start: dict[str, Any] | None = 
     if start and start["record"]["data_sha256"] != data.sha256:
         raise UserError(f"resume={shown(folder)}: {data.path} has changed since: its rows have another hash")
     if start is None:
-        log.info("%s", described(data))
-        write_table(folder, data)
+        tell_table(folder, data)
     jobs = members(config, data)
     if start is None or recorded(start["config"], folder, trust=True) != config:
         train_members(build, jobs, folder)

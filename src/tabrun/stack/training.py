@@ -14,8 +14,9 @@ from tabrun.runs.run import record
 from tabrun.stack.member import Member, Unplayed
 from tabrun.stack.network import Network
 from tabrun.training.chunks import MOST_BATCHES, STEP_ROWS
+from tabrun.training.outcome import chance, log_outcome, write_results
 from tabrun.training.pace import set_threads
-from tabrun.training.train import chance, interrupts, log_outcome, write_results
+from tabrun.training.train import interrupts
 
 
 def train_stack(build: Build, members: list[Member], way: Any) -> None:

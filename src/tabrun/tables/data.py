@@ -77,12 +77,7 @@ class TabularData(lightning.LightningDataModule):
         self.path, self.read, self.columns, self.id = path, read, columns, columns_of(id)
         self.formats: dict[str, str] = dict(schema.formats) if schema else {}
         self.target: str | list[str] = columns_of(target) if isinstance(target, list) else str(target)
-        for name in self.id:
-            if name.startswith(("prediction", "probability_")) or self.id.count(name) > 1:
-                raise UserError(f"data.id={name} is twice there, or a name that predictions have for their own columns")
         self.weight = None if weight is None else str(weight)
-        if self.weight in columns_of(self.target):
-            raise UserError(f"data.weight={weight} is the target: name another column")
         self.split = replace(split, num_folds=num_folds, fold=fold)
         self.drop_missing_target, self.seed, self.schema = drop_missing_target, seed, schema
         self.batch_size, self.batches_per_step = batch_size or 0, batches_per_step
@@ -91,6 +86,15 @@ class TabularData(lightning.LightningDataModule):
         self.ensemble_folds = ensemble_folds
         self.index: dict[str, Tensor] = {}
         self.weights: Tensor | None = None
+        self.check_names()
+
+    def check_names(self) -> None:
+        """Raises UserError for names of columns that cannot stand beside each other."""
+        for name in self.id:
+            if name.startswith(("prediction", "probability_")) or self.id.count(name) > 1:
+                raise UserError(f"data.id={name} is twice there, or a name that predictions have for their own columns")
+        if self.weight in columns_of(self.target):
+            raise UserError(f"data.weight={self.weight} is the target: name another column")
 
     def setup(self, stage: str | None = None) -> None:
         if self.index:
@@ -125,10 +129,8 @@ class TabularData(lightning.LightningDataModule):
 
     def unused(self) -> dict[str, str]:
         """Columns that are no features, and what they are."""
-        found = dict.fromkeys(columns_of(self.split.columns), "split") | dict.fromkeys(
-            columns_of(self.weight), "weight"
-        )
-        return found | dict.fromkeys(self.id, "id")
+        weight = dict.fromkeys(columns_of(self.weight), "weight")
+        return dict.fromkeys(self.split.columns, "split") | weight | dict.fromkeys(self.id, "id")
 
     def labelled(self) -> tuple[pl.DataFrame, Sequence[int] | np.ndarray]:
         """The table's rows that have a target, and where they stood."""

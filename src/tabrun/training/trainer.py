@@ -16,6 +16,8 @@ from tabrun.training.chunked import Chunk, chunked
 from tabrun.training.chunks import chunk_size
 from tabrun.training.epochs import Epochs
 
+log = logging.getLogger(__name__)
+
 
 def trainer_of(build: Build, config: Config, saved: dict[str, Any]) -> Trainer:
     """The Trainer with its callbacks and loggers; `saved`, of plain values, goes into each checkpoint."""
@@ -24,7 +26,7 @@ def trainer_of(build: Build, config: Config, saved: dict[str, Any]) -> Trainer:
     return build.trainer(config, callbacks, build.loggers(config), plugins=[WholeFiles(saved)])
 
 
-def in_chunks(module: LightningModule, data: TabularData, trainer: Trainer, speed: Mapping[str, Any]) -> str:
+def in_chunks(module: LightningModule, data: TabularData, trainer: Trainer, speed: Mapping[str, Any]) -> None:
     """Has the Trainer be handed many mini-batches as one, or says what needs each; compiles the step, if so wanted."""
     data.batches_per_step, reason = chunk_size(module, data, trainer, speed["chunk"])
     step: Any = module.training_step
@@ -37,7 +39,8 @@ def in_chunks(module: LightningModule, data: TabularData, trainer: Trainer, spee
         sums = next(one for one in trainer.callbacks if isinstance(one, Epochs))  # type: ignore[attr-defined]
         batches = math.ceil(len(data.index["train"]) / data.batch_size)
         chunked(module, Chunk(step, sums, data.batch_size, data.batches_per_step, batches))
-    return reason
+    if reason and trainer.is_global_zero:
+        log.info("each mini-batch is a step of the Trainer: %s", reason)
 
 
 def quieten() -> None:
