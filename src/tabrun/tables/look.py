@@ -60,7 +60,7 @@ def spread(rows: np.ndarray, most: int) -> np.ndarray:
 def look(
     frame: pl.DataFrame, schema: Schema, labels: np.ndarray, parts: Mapping[str, np.ndarray], columns: Sequence[str]
 ) -> list[Finding]:
-    """What the training rows of these columns show, worst first. labels: class indices of all rows, (rows,)."""
+    """What the training rows of these columns show. labels: class indices of all rows, (rows,)."""
     train = frame.select(columns).select(pl.all().gather(spread(parts["train"], SAMPLE)))
     features = {feature.name: feature for feature in schema.features}
     found = [*giveaways(frame, features, labels, parts), *equal_rows(frame.select([*features]), labels, parts)]
@@ -133,12 +133,16 @@ def equal_rows(frame: pl.DataFrame, labels: np.ndarray, parts: Mapping[str, np.n
 
 
 def same_columns(train: pl.DataFrame) -> Iterator[Finding]:
-    """Pairs of columns that hold the same, whatever it is called in each."""
+    """Pairs of columns that hold the same, whatever it is called in each, and in whatever unit."""
     seen: dict[bytes, str] = {}
     for name in train.columns[:MOST_COLUMNS]:
         column = train[name]
-        code = column.rank("dense").fill_null(0).to_numpy() if column.dtype.is_numeric() else first_seen(column)
-        key = code.astype(np.int64).tobytes()
+        if column.dtype.is_numeric():  # equal up to an offset and a factor
+            std = column.std() or 1.0
+            code = ((column - column.mean()) / std).round(6).fill_null(np.inf).to_numpy() + 0.0  # and -0.0 is 0.0
+        else:
+            code = first_seen(column)
+        key = code.tobytes()
         if key in seen and len(np.unique(code)) > 1:
             what = f"it holds the same as column {seen[key]}: data.columns.ignore=[{name}] leaves it out"
             yield Finding(name, what, 1.0)
