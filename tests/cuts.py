@@ -20,7 +20,7 @@ import kill_test
 
 from classify import classifier as module
 from tabrun.training import checkpoints as callbacks
-from tabrun.training import train
+from tabrun.training import outcome
 
 WORDS = ["data=wine", "model.dropout=0.2", "folder=out", "speed.chunk=1"]  # 4 steps an epoch
 WORDS += ["callbacks.checkpoints.minutes=0.0001"]  # so that last.ckpt is written after each
@@ -62,7 +62,7 @@ CHAINS: list[tuple[list[str], Cuts]] = [  # words of a run, and where it is cut 
     ),
     (
         ["callbacks.early_stopping.patience=1", "optimizer.lr=1e-30"],
-        {"after it stopped early": at(train, "write_json", 1, send(signal.SIGKILL))},
+        {"after it stopped early": at(outcome, "write_json", 1, send(signal.SIGKILL))},
     ),
 ]
 
