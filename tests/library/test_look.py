@@ -97,10 +97,15 @@ def test_rows_that_stand_in_two_parts_and_equal_rows_of_two_classes() -> None:
     assert data.report
     findings = [one for one in data.report[1] if not one.column]
     assert [one.what.split(":")[0] for one in findings] == [
-        "100.0% of the val rows stand among the training rows too",
-        "100.0% of the test rows stand among the training rows too",
+        "100.0% of the val rows stand among the training rows, to the letter",
+        "100.0% of the test rows stand among the training rows, to the letter",
         "equal rows have different classes",
     ]
+    named = frame.with_columns(k=pl.int_range(ROWS) * 7 % 401)
+    persons = TabularData("table", lambda **_: named, "y", Split(), Columns(), id="k")
+    persons.setup()
+    assert persons.report
+    assert [one.what.split(":")[0] for one in persons.report[1]] == ["equal rows have different classes"]
     train = frame[data.index["train"].numpy()]
     groups = train.group_by("a", "b").agg(pl.col("y").value_counts().struct.field("count").max().alias("most"))
     assert findings[2].number == pytest.approx(1 - groups["most"].sum() / len(train))

@@ -58,12 +58,17 @@ def spread(rows: np.ndarray, most: int) -> np.ndarray:
 
 
 def look(
-    frame: pl.DataFrame, schema: Schema, labels: np.ndarray, parts: Mapping[str, np.ndarray], columns: Sequence[str]
-) -> list[Finding]:
-    """What the training rows of these columns show. labels: class indices of all rows, (rows,)."""
+    frame: pl.DataFrame, schema: Schema, labels: np.ndarray, parts: Mapping[str, np.ndarray], columns: Sequence[str],
+    cases: Sequence[str],
+) -> list[Finding]:  # fmt: skip
+    """What the training rows of these columns show. labels: class indices of all rows, (rows,).
+
+    cases: the columns that tell one case from another: these, ids and the target.
+    """
     train = frame.select(columns).select(pl.all().gather(spread(parts["train"], SAMPLE)))
     features = {feature.name: feature for feature in schema.features}
-    found = [*giveaways(frame, features, labels, parts), *equal_rows(frame.select([*features]), labels, parts)]
+    found = [*giveaways(frame, features, labels, parts), *repeated_rows(frame.select(cases), parts)]
+    found += equal_rows(frame.select([*features]), labels, parts["train"])
     found += same_columns(train.select([*features]))
     for name in columns:
         found += of_column(train[name], features.get(name))
@@ -114,20 +119,28 @@ def error_alone(one: np.ndarray, own: np.ndarray, other: np.ndarray, truth: np.n
     return float((tree.predict(other[:, None]) != truth).mean())
 
 
-def equal_rows(frame: pl.DataFrame, labels: np.ndarray, parts: Mapping[str, np.ndarray]) -> Iterator[Finding]:
-    """Rows that stand in more than one part, and equal rows of different classes."""
-    if not frame.width or len(frame) > MOST_ROWS:
+def repeated_rows(cases: pl.DataFrame, parts: Mapping[str, np.ndarray]) -> Iterator[Finding]:
+    """Rows that stand in more than one part."""
+    if len(cases) > MOST_ROWS:
         return
-    hashes = frame.hash_rows().to_numpy()
-    train = set(hashes[parts["train"]].tolist())
+    hashes = cases.hash_rows()
+    train = hashes.gather(parts["train"])
     for part in ("val", "test"):
-        share = np.mean([one in train for one in hashes[parts[part]].tolist()])
+        share = float(hashes.gather(parts[part]).is_in(train.implode()).mean() or 0.0)  # type: ignore[arg-type]
         if share > 0.01:
-            what = f"{share:.1%} of the {part} rows stand among the training rows too: measured there, it is too good"
-            yield Finding("", f"{what}: data.split.group=COLUMN keeps rows together", float(share))
-    rows = pl.DataFrame({"row": hashes[parts["train"]], "class": labels[parts["train"]]})
-    most = rows.group_by("row", "class").len().group_by("row").agg(pl.col("len").max())["len"].sum()
-    if (least := 1 - most / len(rows)) > 0.01:
+            what = (
+                f"{share:.1%} of the {part} rows stand among the training rows, to the letter: where they are the same"
+            )
+            yield Finding("", f"{what} cases, keep these together with data.split.group=COLUMN", share)
+
+
+def equal_rows(rows: pl.DataFrame, labels: np.ndarray, train: np.ndarray) -> Iterator[Finding]:
+    """Rows of the same features and different classes."""
+    if not rows.width or len(rows) > MOST_ROWS:
+        return
+    found = pl.DataFrame({"row": rows.hash_rows().gather(train), "class": labels[train]})
+    most = found.group_by("row", "class").len().group_by("row").agg(pl.col("len").max())["len"].sum()
+    if (least := 1 - most / len(train)) > 0.01:
         what = f"equal rows have different classes: no model is wrong on less than {least:.1%} of the training rows"
         yield Finding("", what, float(least))
 

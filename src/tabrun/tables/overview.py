@@ -78,7 +78,9 @@ def looked_at(
     unused: Mapping[str, str],
 ) -> tuple[pl.DataFrame, list[Finding]]:  # fmt: skip
     """What became of the columns, and what is noticed of them; said. unused: as in `overview`."""
-    findings = look(frame, schema, labels, parts, [name for name in frame.columns if name not in unused])
+    columns_of_features = [name for name in frame.columns if name not in unused]
+    cases = [name for name in frame.columns if unused.get(name, "id") in ("id", "target")]
+    findings = look(frame, schema, labels, parts, columns_of_features, cases)
     for finding in findings:
         log.warning("%s", finding)
     return overview(frame, schema, parts["train"], columns, unused, findings), findings
