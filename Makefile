@@ -19,6 +19,9 @@ install: .venv/installed  ## set up .venv with the pinned versions; does nothing
 train: install  ## train the default run, or what ARGS says
 	@$(RUN) -m classify.train $(ARGS)
 
+strong: install  ## the mean of eight nets, better and slower: make strong ARGS="data=csv data.path=... data.target=..."
+	@$(RUN) -m classify.train experiment=strong $(ARGS)
+
 sweep: install  ## sweep over the learning rate
 	@$(RUN) -m classify.train experiment=learning_rates $(ARGS)
 
@@ -37,6 +40,10 @@ kill-test: install  ## kill training at random moments and compare (ARGS="--runs
 bench: install  ## time training beside a bare loop, the usual Lightning, skorch and scikit-learn
 	@$(RUN) scripts/benchmark.py $(ARGS)
 
+accuracy: install  ## compare how well runs predict with boosting and others, on tables (ARGS=FOLDER)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[rivals]'
+	@$(RUN) scripts/benchmark.py accuracy $(ARGS)
+
 lint: install  ## check style and types
 	@$(RUN) -m ruff check . && $(RUN) -m ruff format --check . && $(RUN) -m mypy
 
@@ -46,4 +53,4 @@ format: install  ## mend what style checks can mend
 rename: install  ## make it yours: make rename NAME=churn
 	@$(RUN) scripts/rename.py "$(NAME)"
 
-.PHONY: help install train sweep cv lr test kill-test bench lint format rename
+.PHONY: help install train strong sweep cv lr test kill-test bench accuracy lint format rename

@@ -1,11 +1,13 @@
 """Classes as they are wanted, columns that are kept, and runs that are found again."""
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 from conftest import configure
@@ -14,6 +16,7 @@ from scipy.stats import binomtest
 
 from classify import build, load
 from tabrun.cli.errors import UserError, checkpoint_file
+from tabrun.reading.values import RowError
 from tabrun.verbs import measures, predict, runs
 
 ROWS = 120
@@ -139,3 +142,22 @@ def test_runs_are_found_again(
     monkeypatch.setattr("sys.argv", ["runs", "nope"])
     with pytest.raises(SystemExit, match="outputs holds no runs of these words"):
         runs.main(build)
+
+
+def test_a_frame_of_texts_is_read_as_the_file_was(tmp_path: Path) -> None:
+    """Such as pandas gives it, which makes neither numbers of prices nor truth values of yes and no."""
+    random = np.random.default_rng(1)
+    price = [f"${value:,.2f}" for value in random.gamma(2, 900, ROWS)]
+    words = written(tmp_path, price=price, member=random.choice(["Y", "N"], ROWS), t=random.choice([" a", "b "], ROWS))
+    train(configure(tmp_path / "run", *words))
+    expected = pl.concat(predict.predict(open_run(tmp_path / "run"), str(tmp_path / "table.csv")))
+    found = load(tmp_path / "run").predict_proba(pd.read_csv(tmp_path / "table.csv"))
+    assert found == pytest.approx(expected.select(pl.col("^probability_.*$")).to_numpy(), abs=1e-6)
+    odd = pd.read_csv(tmp_path / "table.csv").assign(price="cheap")
+    with pytest.raises(UserError, match=r"column price, row 1: 'cheap' is not a number written as 1,234.5"):
+        load(tmp_path / "run").predict(odd)
+
+
+def test_a_row_that_is_wrong_is_told_between_processes() -> None:
+    error = pickle.loads(pickle.dumps(RowError("x", 4, "is none")))
+    assert str(error) == "column x, row 5: is none"

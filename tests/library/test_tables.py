@@ -24,8 +24,6 @@ from conftest import configure
 from handed import open_run, set_up, train
 from sklearn import metrics as sklearn_metrics
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 import classify as template
 from classify import build, load
@@ -580,23 +578,6 @@ def test_evaluate_is_scikit_learns(run: Run) -> None:
     assert result["temperature"] > 0
     assert before != after
     assert {"val/loss", "test/loss"} <= set(result["metrics"])
-
-
-def test_the_logistic_baseline_is_the_usual_pipeline(tmp_path: Path) -> None:
-    train(configure(tmp_path / "run", "data=wine", "trainer.max_epochs=1"))
-    run = open_run(tmp_path / "run")
-    result, data = evaluate.evaluate(run, None, None, False), run.data()
-    rows, labels = data.rows.numpy(), data.labels.numpy()
-    pipeline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    pipeline.fit(rows[data.index["train"]], labels[data.index["train"]])
-    tested = data.index["test"]
-    probabilities = pipeline.predict_proba(rows[tested])
-    found = result["measures"]["logistic regression"]
-    assert found["log_loss"] == pytest.approx(sklearn_metrics.log_loss(labels[tested], probabilities), abs=1e-4)
-    one_hot = np.eye(3)[labels[tested]]
-    assert found["average_precision"] == pytest.approx(
-        sklearn_metrics.average_precision_score(one_hot, probabilities), abs=1e-6
-    )
 
 
 def test_the_temperature_is_where_the_loss_is_least() -> None:

@@ -108,7 +108,7 @@ def config_of(build: Build, cfg: DictConfig, settings: Any) -> tuple[dict[str, A
 
     config, start = resolved(build, cfg, settings.runtime.output_dir, test=cfg.test and not in_sweep()), None
     if cfg.rerun:
-        own = recorded(Run.open(cfg.rerun, build, trust=cfg.trust).trusted(), config["folder"], cfg.trust)
+        own = recorded(Run.open(cfg.rerun, build, trust=cfg.trust).trainable(), config["folder"], cfg.trust)
         config = own | {"test": own["test"] and cfg.test}
     elif cfg.resume:
         config, start = continued(build, config, said(settings.overrides.task) - {"resume", "trust"}, cfg.trust)

@@ -47,7 +47,7 @@ def checkpoint_file(path: str | Path, name: str = "best") -> Path:
         file = finished[-1].parent
     if (file / "sweep.csv").is_file():  # whose first row is the winner's, or the first repetition's
         with (file / "sweep.csv").open(newline="") as table:
-            file = file / next(csv.DictReader(table)).get("job", "")  # a range test has none
+            file = file / next(csv.DictReader(table), {}).get("job", "")  # a range test has none
     if str(file) != os.path.expanduser(str(path)):
         print(f"{path} is {file}", file=sys.stderr)
     if file.is_dir():

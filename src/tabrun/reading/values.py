@@ -23,11 +23,11 @@ class RowError(UserError):
     """What is wrong in a row, counted from 0; whoever took that row from a longer table says where (`numbered`)."""
 
     def __init__(self, column: str, row: Any, what: str) -> None:
-        super().__init__(what)
+        super().__init__(column, row, what)  # all of them, as pickle makes it again from these
         self.column, self.row = column, int(row)
 
     def __str__(self) -> str:
-        return f"{f'column {self.column}, ' if self.column else ''}row {self.row + 1}: {self.args[0]}"
+        return f"{f'column {self.column}, ' if self.column else ''}row {self.row + 1}: {self.args[2]}"
 
 
 @contextmanager

@@ -130,13 +130,18 @@ def check_ensemble(config: Mapping[str, Any]) -> None:
         raise UserError(f"ensemble.seeds={own['seeds']} from seed={config['seed']}: seeds end at {2**32 - 1}")
 
 
-def net_of(build: Build, config: Config, schema: Schema, most: int) -> nn.Module:
-    """The net of a run, of at most so many weights: the template's, or for an ensemble the mean of several."""
+def net_of(build: Build, config: Config, schema: Schema, most: int, chosen: Sequence[dict[str, Any]] = ()) -> nn.Module:
+    """The net of a run, of at most so many weights: the template's, or for an ensemble the mean of several.
+
+    chosen: of an ensemble of runs, the config and the weight of each.
+    """
     members = num_members(config)
-    if not members:
+    if not (members or chosen):
         return build.net(config, schema, most)
     from tabrun.runs.mean import Mean
 
+    if chosen:
+        return Mean([net_of(build, own["config"], schema, most) for own in chosen], [own["weight"] for own in chosen])
     if not 2 <= members <= most:
         raise UserError(f"no ensemble of {members} nets has {most} weights")
     return Mean(build.net(config, schema, most // members) for _ in range(members))

@@ -2,9 +2,11 @@
 
 import io
 import json
+import math
 import os
 import shutil
 import zipfile
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -34,9 +36,19 @@ KINDS: dict[str, Any] = {
     **{"loops.fit_loop": dict[str, Any], "callbacks": dict[str, dict[str, Any]]},  # what the Trainer goes on from
     **dict.fromkeys(("optimizer_states", "lr_schedulers"), list[dict[str, Any]]),
     **{f"callbacks.Checkpoints.{key}": float | None for key in ("best", "train_loss")},
+    "members": list[dict[str, Any]] | None,  # of an ensemble of runs
     **{"log": dict[str, Any] | None, "log.size": int | None, "log.columns": list[str] | None, "rng": Tensor | None},
     **{"callbacks.Epochs.rows": float | None, "callbacks.Epochs.loss": Tensor | None},
 }
+
+
+@dataclass
+class Member:
+    """One of an ensemble of runs."""
+
+    name: str  # of its folder
+    weight: float
+    config: dict[str, Any]
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
@@ -96,8 +108,13 @@ def check_content(content: Any, size: int) -> None:
             value = value.get(part) if isinstance(value, dict) else None
         if not fits(value, kind):
             raise UserError(f"{key} is missing, or not what a run writes")
-    if not is_plain([content["config"], content["schema"], content["record"]], 10 * size):
+    members = content.get("members") or []
+    if not is_plain([content["config"], content["schema"], content["record"], members], 10 * size):
         raise UserError("its config, schema or record is not plain")
+    for member in members:
+        if not (fits(member, Member) and 0 < member["weight"] < math.inf):
+            raise UserError("members is not what an ensemble writes")
+        check_content(content | {"config": member["config"], "members": None}, size)
     ids, target = (columns_of(content["config"]["data"].get(key)) for key in ("id", "target"))
     if target != columns_of(content["schema"].get("target")) or len(set(ids)) < len(ids):
         raise UserError("its config and its schema have another target, or an id is twice there")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+import copy
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,21 +11,37 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 
+from tabrun.tables.split import one_fold
+
 if TYPE_CHECKING:
     from tabrun.runs.run import Run
     from tabrun.tables.data import TabularData
 
 
 class Mean(nn.Module):
-    """Gives log(mean of the nets' softmax) as scores, (rows, classes), whose softmax is the mean of probabilities."""
+    """Gives log(mean of the nets' softmax) as scores, (rows, classes), whose softmax is the mean of probabilities.
 
-    def __init__(self, nets: Iterable[nn.Module]) -> None:
+    weights: how much each counts in the mean; as a rule equally much.
+    """
+
+    log_shares: Tensor
+
+    def __init__(self, nets: Iterable[nn.Module], weights: Sequence[float] | None = None) -> None:
         super().__init__()
         self.nets = nn.ModuleList(nets)
+        shares = torch.ones(len(self.nets)) if weights is None else torch.tensor(weights)
+        self.register_buffer("log_shares", (shares / shares.sum()).log()[:, None, None], persistent=False)
 
     def forward(self, rows: Any) -> Tensor:
         scores = torch.stack([net(rows) for net in self.nets])  # (nets, rows, classes)
-        return scores.log_softmax(-1).logsumexp(0) - math.log(len(self.nets))
+        return (scores.log_softmax(-1) + self.log_shares).logsumexp(0)
+
+
+def of_fold(data: TabularData, number: int) -> TabularData:
+    """The same table, of which this fold of an ensemble validates and the others train."""
+    table, parts = copy.copy(data), {name: rows.numpy() for name, rows in data.index.items()}
+    table.index = {name: torch.from_numpy(rows) for name, rows in one_fold(parts, number).items()}
+    return table
 
 
 def out_of_fold(run: Run, data: TabularData) -> pl.DataFrame:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tabrun.cli.errors import UserError
+from tabrun.reading.formats import as_told
 from tabrun.reading.values import RowError, of_kind
 from tabrun.tables.schema import Schema
 
@@ -53,7 +54,8 @@ class TrainedClassifier(nn.Module):
         if isinstance(table, np.ndarray) and not self.schema.categories and table.shape[1:] == (len(names),):
             table = pl.DataFrame(table, schema=names)
         if isinstance(table, pl.DataFrame | pl.LazyFrame) or (hasattr(table, "iloc") and hasattr(table, "columns")):
-            table = self.schema.rows(polars_frame(table))
+            frame = polars_frame(table)
+            table = self.schema.rows(as_told(frame, dict(self.schema.formats)))
         return self.probabilities(table, temperature).numpy()
 
     def predict(self, table: Any, threshold: float | None = None) -> np.ndarray:

@@ -101,7 +101,7 @@ def continued(build: Build, config: Config, keys: Iterable[str], trust: bool) ->
     folder = Path(config["folder"])
     start = last_content(folder)
     run = Run.open(folder, build, "last", trust) if start else None
-    own = run.trusted() if run else read_json(folder / STARTED, dict[str, Any])
+    own = run.trainable() if run else read_json(folder / STARTED, dict[str, Any])
     if not (run or trust):
         check_config(own, folder / STARTED, build)
     own = recorded(own, folder, trust)

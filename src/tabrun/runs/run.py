@@ -7,7 +7,7 @@ import logging
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -44,6 +44,7 @@ class Run:
     weights: dict[str, Tensor]
     build: Build
     trust: bool = False
+    members: Sequence[dict[str, Any]] = ()  # of an ensemble of runs: name, weight and config of each
 
     @classmethod
     def open(cls, path: str | Path, build: Build, checkpoint: str = "best", trust: bool = False) -> Run:
@@ -52,12 +53,14 @@ class Run:
         content = read_checkpoint(file)
         weights = {k.removeprefix("net."): v for k, v in content["state_dict"].items() if k.startswith("net.")}
         epochs = content["epoch"] + 1
-        return cls(file, content["config"], content["schema"], content["record"], epochs, weights, build, trust)
+        members = content.get("members") or ()
+        known = content["config"], content["schema"], content["record"]
+        return cls(file, *known, epochs, weights, build, trust, members)
 
     def classifier(self) -> TrainedClassifier:
         try:
             most = sum(weight.numel() for weight in self.weights.values())
-            net = net_of(self.build, self.config, self.schema, most)
+            net = net_of(self.build, self.config, self.schema, most, self.members)
             for name, value in net.state_dict().items():
                 if value.is_floating_point() != self.weights[name].is_floating_point():
                     raise TypeError(f"{name} is of another type")
@@ -70,10 +73,16 @@ class Run:
         """The config; UserError when something in it may not be called."""
         from tabrun.runs.trust import check_config  # here, as it reads conf/ with OmegaConf
 
-        if not self.trust:
-            check_config(self.config, self.path, self.build)
+        for config in (self.config, *(own["config"] for own in self.members)) if not self.trust else ():
+            check_config(config, self.path, self.build)
         self.classifier()  # made before anything is written
         return self.config
+
+    def trainable(self) -> Config:
+        """The config, to train by it; UserError for an ensemble of runs, of which each has its own."""
+        if self.members:
+            raise UserError(f"{self.path} is an ensemble of other runs: train these, and make one of them again")
+        return self.trusted()
 
     @property
     def folder(self) -> Path:

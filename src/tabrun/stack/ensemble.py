@@ -17,7 +17,7 @@ from tabrun.cli.errors import UserError, shown
 from tabrun.runs.build import Build, Config, ensemble, num_members, set_up
 from tabrun.runs.checkpoint_file import alias, write_checkpoint
 from tabrun.runs.folder import LOCK, clear, read_json, whole
-from tabrun.runs.mean import out_of_fold
+from tabrun.runs.mean import of_fold, out_of_fold
 from tabrun.runs.resume import goes_on
 from tabrun.runs.run import Run
 from tabrun.runs.trust import recorded
@@ -96,14 +96,6 @@ def members(config: Config, data: TabularData) -> Jobs:
         table.seed = own["data"]["seed"]
         found[number] = own, table
     return found
-
-
-def of_fold(data: TabularData, number: int) -> TabularData:
-    """The same table, of which this fold validates and the others train."""
-    table, val = copy.copy(data), data.index[f"fold{number}"]
-    train = data.index["train"][~torch.isin(data.index["train"], val)]
-    table.index = {"train": train, "val": val, "test": data.index["test"]}
-    return table
 
 
 def finished(build: Build, config: Config, table: TabularData) -> bool:

@@ -176,6 +176,7 @@ def suitable_batch(num_rows: int) -> int:
     return 2 ** math.ceil(math.log2(wanted))
 
 
-def one_fold(parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Of the parts of `folds`, those of the member whose fold is the first."""
-    return {"train": np.setdiff1d(parts["train"], parts["fold0"]), "val": parts["fold0"], "test": parts["test"]}
+def one_fold(parts: dict[str, np.ndarray], number: int = 0) -> dict[str, np.ndarray]:
+    """Of the parts of `folds`, those of a member: its fold validates, the others train."""
+    val = parts[f"fold{number}"]
+    return {"train": np.setdiff1d(parts["train"], val), "val": val, "test": parts["test"]}

@@ -1,7 +1,9 @@
-"""Baselines: the majority class and a logistic regression, fitted on a run's own training rows and their weights."""
+"""Baselines: the majority class, a logistic regression and boosted trees, fitted on a run's own rows and weights."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,8 +11,11 @@ if TYPE_CHECKING:
 
     from tabrun.tables.data import TabularData
 
+ROUNDS, PATIENCE = 500, 20  # of boosting, which the validation rows stop early
+MOST_CODES = 255  # of a category that scikit-learn's trees take as one
 
-def baselines(data: TabularData) -> dict[str, Any]:
+
+def baselines(data: TabularData) -> dict[str, Callable[[Any], np.ndarray]]:
     """Fitted on the run's training rows: by name, a function from rows to probabilities."""
     import numpy as np
     from scipy.sparse import csr_array, hstack
@@ -35,13 +40,41 @@ def baselines(data: TabularData) -> dict[str, Any]:
     fitted = {"majority class": DummyClassifier(), "logistic regression": LogisticRegression(max_iter=1000)}
     for model in fitted.values():
         model.fit(features(training), hard(labels), *(weight.numpy() for weight in weights))
+    found = {name: partial(probabilities, model, features, schema.num_classes) for name, model in fitted.items()}
+    return found | {"gradient boosting": partial(probabilities, boosted(data), joined, schema.num_classes)}
 
-    def probabilities(model: Any, rows: Any) -> np.ndarray:
-        found = np.zeros((len(rows[0]) if isinstance(rows, tuple) else len(rows), schema.num_classes))
-        found[:, model.classes_] = model.predict_proba(features(rows))
-        return found
 
-    return {name: lambda rows, model=model: probabilities(model, rows) for name, model in fitted.items()}
+def boosted(data: TabularData) -> Any:
+    """scikit-learn's HistGradientBoostingClassifier, which knows missing numbers and categories by itself."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    from tabrun.runs.mean import of_fold
+
+    assert data.schema
+    table = of_fold(data, 0) if "fold0" in data.index else data  # of an ensemble, all of whose rows train
+    (rows, labels, *weights), (others, truth, *shares) = table.part("train"), table.part("val")
+    sizes = [len(category.codes) for category in data.schema.categories]
+    few = [len(data.schema.numbers) + i for i, size in enumerate(sizes) if size < MOST_CODES]
+    stopped: Any = {"max_iter": ROUNDS, "early_stopping": True, "n_iter_no_change": PATIENCE, "random_state": 0}
+    given = {"X_val": joined(others), "y_val": hard(truth)}
+    given |= {"sample_weight": weights[0].numpy(), "sample_weight_val": shares[0].numpy()} if weights else {}
+    return HistGradientBoostingClassifier(**stopped, categorical_features=few).fit(joined(rows), hard(labels), **given)
+
+
+def probabilities(model: Any, features: Callable[[Any], Any], num_classes: int, rows: Any) -> np.ndarray:
+    """Of the model, (rows, classes), with 0 for a class that it was not fitted on."""
+    import numpy as np
+
+    found = np.zeros((len(rows[0]) if isinstance(rows, tuple) else len(rows), num_classes))
+    found[:, model.classes_] = model.predict_proba(features(rows))
+    return found
+
+
+def joined(rows: Any) -> np.ndarray:
+    """Numbers and codes side by side, (rows, features)."""
+    import numpy as np
+
+    return np.hstack([part.numpy() for part in rows]) if isinstance(rows, tuple) else rows.numpy()
 
 
 def hard(labels: Any) -> np.ndarray:

@@ -48,10 +48,10 @@ def sweep_row(note: Path) -> list[Any]:
     """The metric is the winner's, or of repetitions the first one's."""
     folder, words = note.parent, [word for word in read(note) if "=" in word]
     given = {key: value for key, _, value in (word.partition("=") for word in words)}
-    jobs, best = len(list(folder.glob("*/metrics.json"))), None
+    jobs, best = len(list(folder.glob("[0-9]*/metrics.json"))), None
     if (folder / "sweep.csv").exists():
         with (folder / "sweep.csv").open(newline="") as table:
-            winner = next(csv.DictReader(table)).get("job", "")  # a range test has none
+            winner = next(csv.DictReader(table), {}).get("job", "")  # a range test has none
         best = read(folder / winner / "metrics.json").get(given.get("monitor", "val/loss"))
     table_name = Path(given.get("data.path", given.get("data", ""))).name
     overrides = " ".join(word for word in words if not word.startswith("data.path="))
