@@ -37,10 +37,11 @@ def main() -> None:
     parser.add_argument("--splits", type=int, help="of accuracy, of each table (5)")
     parser.add_argument("--threads", type=int, help="of accuracy, of each way (1)")
     parser.add_argument("--jobs", type=int, help="of accuracy: how many at a time (1)")
-    parser.add_argument("--only", nargs="+", help="of accuracy: ways, beside CatBoost")
+    parser.add_argument("--only", nargs="+", help="of accuracy: ways, beside the reference")
     parser.add_argument(
         "--added", nargs="+", help="of accuracy: more runs of ours, such as 'deep: model.hidden=[64,64]'"
     )
+    parser.add_argument("--reference", help="of accuracy: what the others are divided by (CatBoost)")
     parser.add_argument("--results", help="of accuracy: a file of what was measured, to go on from (accuracy.jsonl)")
     parser.add_argument("--json", action="store_true", help="for machines")
     words = parser.parse_args()

@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 from rivals import Part, Predict, installed
 
-REFERENCE = "CatBoost"
 SEEDS = 5  # of stratified splits: 60 % train, 20 % validate, 20 % test
 ADDED = 0.01  # to each value, so that a table on which nearly nothing is wrong does not decide the mean
 MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "?"]  # what data=csv takes for missing
@@ -180,10 +179,10 @@ def all_lines(
     return [line for line in done if (line["table"], line["seed"], line["name"]) in set(wanted)]
 
 
-def ratios(lines: Sequence[dict[str, Any]], name: str, what: str) -> np.ndarray:
+def ratios(lines: Sequence[dict[str, Any]], name: str, reference: str, what: str) -> np.ndarray:
     """For each table, (mean over splits + ADDED) over that of the reference."""
     frame = pd.DataFrame(lines).pivot_table(index="table", columns="name", values=what)
-    return ((frame[name] + ADDED) / (frame[REFERENCE] + ADDED)).to_numpy()
+    return ((frame[name] + ADDED) / (frame[reference] + ADDED)).to_numpy()
 
 
 def holm(values: Sequence[float]) -> np.ndarray:
@@ -193,19 +192,22 @@ def holm(values: Sequence[float]) -> np.ndarray:
     return adjusted[np.argsort(order)]
 
 
-def compared(lines: Sequence[dict[str, Any]], names: Sequence[str]) -> Iterator[dict[str, Any]]:
+def compared(lines: Sequence[dict[str, Any]], names: Sequence[str], reference: str) -> Iterator[dict[str, Any]]:
     """For each way: ratios over tables to the reference, tables ahead and behind, Wilcoxon's p, median seconds."""
     from scipy.stats import wilcoxon
 
     frame = pd.DataFrame(lines)
-    others = [name for name in names if name != REFERENCE]
-    logs = {name: np.log(ratios(lines, name, "loss")) for name in names}
+    others = [name for name in names if name != reference]
+    logs = {name: np.log(ratios(lines, name, reference, "loss")) for name in names}
     tests = dict(zip(others, holm([wilcoxon(logs[name]).pvalue for name in others]), strict=True))
     for name in names:
         own = frame[frame["name"] == name]
         yield {
             "": name,
-            **{what: float(np.exp(np.log(ratios(lines, name, what)).mean())) for what in ("loss", "auroc", "error")},
+            **{
+                what: float(np.exp(np.log(ratios(lines, name, reference, what)).mean()))
+                for what in ("loss", "auroc", "error")
+            },
             "ahead, tied, behind": "{} {} {}".format(*(int(n) for n in counted(logs[name]))),
             "p": float(tests.get(name, 1.0)),
             "fit, s": float(own["fit"].median()),
@@ -227,12 +229,13 @@ def table(
     only: Sequence[str] = (),
     without: Sequence[str] = (),
     added: Sequence[str] = (),
+    reference: str = "CatBoost",
 ) -> list[dict[str, Any]]:
     os.environ["OMP_NUM_THREADS"] = str(threads)  # before anything of these is imported in the processes of the pool
-    """For each way its losses, AUROCs' complements and errors over CatBoost's, over all tables of a folder."""
-    names = [name for name in ways(added) if name not in without and (not only or name in (*only, REFERENCE))]
-    if REFERENCE not in names:
-        sys.exit("error: CatBoost is not installed: pip install -e '.[rivals]'")
+    """For each way its losses, AUROCs' complements and errors over the reference's, over all tables of a folder."""
+    names = [name for name in ways(added) if name not in without and (not only or name in (*only, reference))]
+    if reference not in names:
+        sys.exit(f"error: {reference} is not installed: pip install -e '.[rivals]', or another --reference")
     options = {"splits": splits, "threads": threads, "jobs": jobs}
     lines = all_lines(Path(results), tables(folder), names, added, options)
-    return list(compared(lines, names))
+    return list(compared(lines, names, reference))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from classify.limits import (  # noqa: F401  (for the library)
     ADDED,
     BESIDE,
+    BETTER,
     CHOICES,
     MEANT,
     MORE,

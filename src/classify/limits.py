@@ -40,6 +40,7 @@ MEANT: Mapping[str, str] = {  # keys by names that are too far from them to be g
 }
 MORE: Sequence[str] = ("trainer.max_epochs", "callbacks.early_stopping.patience")  # that a finished run may be given
 ADDED: Sequence[str] = ("encode", "optimizer.decay_biases")  # that older runs lack, which then are as they were
+BETTER = "better on most tables, and slower: experiment=strong"  # said after a run of one net on an own table
 BESIDE: Sequence[str] = ("callbacks.checkpoints.minutes", "logger")  # what may be another when a run goes on
 
 

@@ -161,3 +161,13 @@ def test_a_frame_of_texts_is_read_as_the_file_was(tmp_path: Path) -> None:
 def test_a_row_that_is_wrong_is_told_between_processes() -> None:
     error = pickle.loads(pickle.dumps(RowError("x", 4, "is none")))
     assert str(error) == "column x, row 5: is none"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_better_and_slower_is_said_of_an_own_table(
+    tmp_path: Path, inside: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = written(tmp_path)
+    for more, said in ((words, True), ([*words, "ensemble.seeds=2"], False), (["data=iris", *words[3:]], False)):
+        assert inside(*more, f"folder=run{len(more)}") is None
+        assert (build.BETTER in capsys.readouterr().out) is said

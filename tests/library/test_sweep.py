@@ -21,6 +21,7 @@ from omegaconf import open_dict
 from classify import build
 from classify.nets import mlp
 from tabrun.stack import plan
+from tabrun.stack.layers import dropped
 from tabrun.stack.plan import most_members
 from tabrun.sweeps.launcher import Launcher
 from tabrun.sweeps.rates import log_spaced, suggested
@@ -184,6 +185,20 @@ def test_dropout_is_stacked_when_asked_and_drops_for_each_member_in_training_alo
         assert run.measure(run.data(), "val") == pytest.approx(member.metrics, abs=1e-6)
         losses = [row["train/loss"] for row in member.log]
         assert losses == sorted(losses, reverse=True)
+
+
+def test_dropout_of_a_stack_drops_as_many_and_scales_the_rest_as_torch_does() -> None:
+    rows = torch.ones(3, 50, 999, dtype=torch.float64)
+    for share in (0.0, 0.1, 0.5, 0.999):
+        layer = torch.nn.Dropout(share)
+        found = dropped(layer, rows)
+        assert sorted({*found.unique().tolist()} - {0.0}) == pytest.approx([1 / (1 - share)])
+        deviation = (share * (1 - share) / rows.numel()) ** 0.5
+        assert (found == 0).double().mean().item() == pytest.approx(share, abs=4 * deviation + 1e-5)
+        assert torch.equal(dropped(layer.eval(), rows), rows)
+    halves = dropped(torch.nn.Dropout(0.5), rows) == 0
+    assert (halves[0] == halves[1]).double().mean().item() == pytest.approx(0.5, abs=0.02)  # each member its own
+    assert (halves[:, :, 1:] == halves[:, :, :-1]).double().mean().item() == pytest.approx(0.5, abs=0.02)
 
 
 def test_as_many_members_as_half_of_the_memory_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

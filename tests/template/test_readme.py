@@ -22,6 +22,7 @@ PACKAGE = Path(str(build.__file__)).parent
 
 SHORT = {  # commands that the text names: what makes each short
     "make sweep": "ARGS='trainer.max_epochs=1 folder=outputs/a'",
+    "make strong": "ARGS='data=iris trainer.max_epochs=1 folder=outputs/g'",
     "make cv": "ARGS='trainer.max_epochs=1 folder=outputs/b'",
     "make lr": "ARGS='sweep.rates.number=3 folder=outputs/c'",
     "python -m classify.train debug=lr_range data=wine": "sweep.rates.number=3 folder=outputs/d",
@@ -35,11 +36,13 @@ SHORT = {  # commands that the text names: what makes each short
     "python -m classify.predict RUN TABLE [-o OUT]": "",
     "python -m classify.export RUN": "--format torch",
     "python -m classify.runs [FOLDER] [WORDS]": "",
+    "python -m classify.ensemble SWEEP": "",
     "python scripts/baseline.py": "",
     "python scripts/benchmark.py steps": "--rows 64 --repeats 1 --nets SEED --without 'ours, compiled'",
     "python scripts/benchmark.py sweep": "--rows 64 --repeats 1 --nets SEED --epochs 1 --without joblib",
     "python scripts/benchmark.py tables": "--rows 1000 --repeats 1",
     "python scripts/benchmark.py scaling": "--rows 1000 --repeats 1",
+    "python scripts/benchmark.py accuracy FOLDER": "--splits 1 --only default --reference 'logistic regression'",
     "python scripts/benchmark.py start": "--repeats 1 --without 'import lightning' 'sixteen of them' 'a default run'",
     'python -m classify.train -m hydra/sweeper=optuna optimizer.lr="tag(log,interval(0.001,1))" sweep.trials=32': (
         "sweep.trials=3 trainer.max_epochs=1 folder=outputs/f"
@@ -50,7 +53,7 @@ ELSEWHERE = {  # where the others run
         ("make test", 'make test ARGS="-m slow"', "make lint", "make install", "make"), "the project's own check; below"
     ),
     **dict.fromkeys(("make train", "python -m classify.evaluate RUN"), "in a block"),
-    **{"make rename NAME=churn": "test_rename.py", "make bench": "steps, here"},
+    **{"make rename NAME=churn": "test_rename.py", "make bench": "steps, here", "make accuracy": "accuracy, here"},
     "make kill-test": "test_resume.py, with fewer runs",
 }
 
@@ -99,9 +102,12 @@ def test_every_command_runs(copy: Path, forking: Path) -> None:
     ]
     mlp, line = [float(row.split()[5]) for row in printed if " finished " in row][-2:]  # experiment=nonlinearity
     assert mlp > line + 0.05
+    (copy / "tables").mkdir()
+    table = (copy / "churn.csv").read_text().replace("churned", "target")
+    (copy / "tables" / "churn.csv").write_text(table)
     for command, short in SHORT.items():
         given = command.replace("[FOLDER] [WORDS]", "outputs").replace("[TABLE]", "churn.csv")
-        given = given.replace("TABLE [-o OUT]", "new.csv")
+        given = given.replace("TABLE [-o OUT]", "new.csv").replace("SWEEP", "outputs/sweep").replace("FOLDER", "tables")
         script = f". .venv/bin/activate; {given.replace('RUN', 'outputs/churn')} {short}"
         done = subprocess.run(["bash", "-ec", script], cwd=copy, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, (command, done.stderr)

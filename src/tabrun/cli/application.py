@@ -86,10 +86,17 @@ def run_job(build: Build, cfg: DictConfig) -> float:
         if in_sweep():
             unlock(folder)
     if FIRST_PROCESS:
+        better = getattr(build, "BETTER", "")
+        if better and own_table(config) and not (in_sweep() or num_members(config)):
+            log.info(better)
         log.info("%s\n%s", describe(metrics), shown(config["folder"]))
         if cfg.rerun:
             log.info(compared(Path(cfg.rerun), Path(config["folder"]), build))
     return metrics[config["monitor"]]
+
+
+def own_table(config: dict[str, Any]) -> bool:
+    return config["data"]["read"]["_target_"].startswith("tabrun.read_")
 
 
 def share(config: dict[str, Any], settings: Any) -> None:

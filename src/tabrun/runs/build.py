@@ -26,7 +26,8 @@ class Build(Protocol):
 
     RANGES: the least and the most of a key. CHOICES: the words that a key may be. MEANT: keys by what else they are
     called. ROLES: what the nodes at these keys may name. MORE: what a finished run may be given more of. BESIDE: what
-    else may be another when a run goes on. It may also have ADDED: keys that a run may lack, as older ones do.
+    else may be another when a run goes on. It may also have ADDED: keys that a run may lack, as older ones do; and
+    BETTER: what is said after a run of one net on a table of one's own.
     """
 
     __name__: str

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from tabrun.stack.batches import numbers_of
+from tabrun.stack.layers import Layer, dropped, elementwise, linear, norm, rows_first
 from tabrun.stack.member import Unplayed
 from tabrun.stack.observed import Step
 
@@ -69,20 +70,15 @@ class Batched:
         """The places of the parameters of the layer of this name."""
         return {name.removeprefix(f"{prefix}."): i for name, i in self.places.items() if name.startswith(f"{prefix}.")}
 
-    def layer(self, layer: Any, name: str) -> Callable[[Sequence[Tensor], Tensor], Tensor]:
+    def layer(self, layer: Any, name: str) -> Layer:
         places = self.own(name)
         weight, bias = (places.get(kind, -1) for kind in ("weight", "bias"))
         if type(layer) is nn.Linear:
-            if bias < 0:
-                return lambda values, rows: values[weight] @ rows
-            return lambda values, rows: torch.baddbmm(values[bias].unsqueeze(-1), values[weight], rows)
+            return linear(weight, bias)
         if type(layer) is nn.LayerNorm and min(weight, bias) >= 0 and len(layer.normalized_shape) == 1:
-
-            def norm(values: Sequence[Tensor], rows: Tensor) -> Tensor:
-                found = F.layer_norm(rows.transpose(1, 2), layer.normalized_shape, eps=layer.eps).transpose(1, 2)
-                return found * values[weight].unsqueeze(-1) + values[bias].unsqueeze(-1)
-
-            return norm
+            return norm(layer, weight, bias)
+        if type(layer) is nn.Dropout and layer.p < 1:
+            return lambda values, rows: dropped(layer, rows)
         if elementwise(layer):
             return lambda values, rows: layer(rows)
         if hasattr(layer, "stacked"):
@@ -173,21 +169,3 @@ def same(one: nn.Module, other: nn.Module) -> bool:
         and buffers[0].keys() == buffers[1].keys()
         and all(torch.equal(buffers[0][name], buffers[1][name]) for name in buffers[0])
     )
-
-
-def rows_first(layer: nn.Module) -> Callable[[Tensor], Tensor]:
-    return lambda rows: layer(rows.transpose(1, 2)).transpose(1, 2)
-
-
-def elementwise(layer: nn.Module) -> bool:
-    """Whether a layer treats each number by itself, as activations and dropout do: as seen, not by its name."""
-    if [*layer.parameters(), *layer.buffers(), *layer.children()]:
-        return False
-    probe, training = torch.linspace(-3, 3, 35).view(5, 7), layer.training
-    try:
-        layer.eval()
-        return torch.equal(layer(probe.T), layer(probe).T) and torch.equal(layer(probe[:1]), layer(probe)[:1])
-    except (RuntimeError, ValueError):  # of a layer that needs another shape
-        return False
-    finally:
-        layer.train(training)
