@@ -6,6 +6,7 @@ import csv
 import json
 import time
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from tabrun.cli.errors import Parser, UserError, one_line_errors, visible
@@ -13,6 +14,7 @@ from tabrun.runs.build import Build
 from tabrun.runs.folder import STARTED
 
 SAME = ("folder", "resume", "rerun", "trust")  # keys in which all runs differ
+WIDEST = 60  # characters of the overrides that are shown
 AGES = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
@@ -102,4 +104,5 @@ def main(build: Build) -> None:
         rows = listed(top, [word for word in words if word not in folders])
         if not rows:
             raise UserError(f"{top} holds no runs{' of these words' if len(words) > len(folders) else ''}")
-        print(visible(aligned([["folder", "table", "overrides", "metric", "state", "age"], *rows])))
+        short = [[*each[:2], shorten(each[2], WIDEST, placeholder=" ..."), *each[3:]] for each in rows]
+        print(visible(aligned([["folder", "table", "overrides", "metric", "state", "age"], *short])))
