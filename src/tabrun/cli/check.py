@@ -13,7 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from tabrun.cli.errors import UserError, errors_that_end
-from tabrun.cli.keys import check_keys, composing, describe, leaves, plain, same_type, shipped
+from tabrun.cli.keys import DEFAULTS, check_keys, composing, describe, leaves, nearest, plain, same_type, shipped
 from tabrun.reading.files import files_of
 from tabrun.runs.build import Build, check_ensemble
 from tabrun.runs.folder import LOCK, check_around, claim, lock, read_json, write_json
@@ -106,6 +106,7 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any], build: Build) -> N
     for key, choice in words.items():
         if not OmegaConf.is_dict(value := OmegaConf.select(cfg, key)) and value not in choice:
             raise UserError(f"{key}={value} is not one of {', '.join(word or 'null' for word in choice)}")
+    check_varied(plain(cfg).get("ensemble") or {}, types, {**RANGES, **build.RANGES}, words)
     build.check(cfg)
     check_ensemble(cfg)
     check_earlier(cfg)
@@ -116,6 +117,20 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any], build: Build) -> N
         for file in files_of(list(path) if OmegaConf.is_list(path) else str(path)):
             if not Path(file).is_file():
                 raise UserError(f"data.path={file}: there is no such file")
+
+
+def check_varied(own: Mapping[str, Any], types: Mapping[str, Any], ranges: Any, words: Mapping[str, Any]) -> None:
+    """Raises UserError for keys that members of an ensemble cannot differ in, or values that they cannot have."""
+    for key, values in (own.get("vary") or {}).items():
+        if key not in types or key.partition(".")[0] in DEFAULTS:
+            theirs = [name for name in types if name.partition(".")[0] not in DEFAULTS]
+            raise UserError(f"ensemble.vary: {key} is no key that members may differ in{nearest(key, theirs)}")
+        if not isinstance(values, list) or not values:
+            raise UserError(f"ensemble.vary: {key}={values} is not a list of values")
+        for value in values:
+            if not same_type(value, types[key]) or value not in words.get(key, (value,)):
+                raise UserError(f"ensemble.vary: {key}={value} is not {describe(types[key])}, as in {types[key]}")
+            check_range(key, value, ranges)
 
 
 def check_range(key: str, value: Any, ranges: Mapping[str, tuple[float, float]]) -> None:

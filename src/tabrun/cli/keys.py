@@ -23,12 +23,12 @@ DEFAULTS: dict[str, Any] = {  # of the keys that the library reads; Hydra puts t
     | {"look": True, "rare_below": 10}
     | dict.fromkeys(("positive", "rare_classes", "bins")),
     "speed": {"threads": None, "chunk": None, "stack": True, "compile": None},
-    "ensemble": {"folds": None, "seeds": None},
+    "ensemble": {"folds": None, "seeds": None, "vary": None},
     "sweep": {"max_stack": None, "stack_dropout": False, "trials": 32},
 }
 
 
-FREE = ("data.columns.formats",)  # whose value is keys of a person's own
+FREE = ("data.columns.formats", "ensemble.vary")  # whose value is keys of a person's own
 
 
 @contextmanager

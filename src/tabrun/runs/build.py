@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import operator
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -104,9 +107,9 @@ def set_up(build: Build, config: Config, schema: Schema | None = None) -> Tabula
     return table
 
 
-def ensemble(config: Mapping[str, Any]) -> dict[str, int | None]:
+def ensemble(config: Mapping[str, Any]) -> dict[str, Any]:
     """How many folds or seeds the run is an ensemble of: one of the two, or None; an older run's config has neither."""
-    return {"folds": None, "seeds": None, **(config.get("ensemble") or {})}
+    return {"folds": None, "seeds": None, "vary": None, **(config.get("ensemble") or {})}
 
 
 def num_members(config: Mapping[str, Any]) -> int:
@@ -115,11 +118,22 @@ def num_members(config: Mapping[str, Any]) -> int:
     return own["folds"] or own["seeds"] or 0
 
 
+def varied(config: Config, number: int) -> Config:
+    """The config of a member of an ensemble: of each key in `vary` it has the next value, and again from the first."""
+    made = copy.deepcopy(config)
+    for key, values in (ensemble(config)["vary"] or {}).items():
+        *groups, last = key.split(".")
+        reduce(operator.getitem, groups, made)[last] = values[number % len(values)]
+    return made
+
+
 def check_ensemble(config: Mapping[str, Any]) -> None:
     """Raises UserError for an ensemble that cannot be."""
     own, data = ensemble(config), config["data"]
     if own["folds"] and own["seeds"]:
         raise UserError("ensemble.folds and ensemble.seeds: say one of the two")
+    if own["vary"] and not num_members(config):
+        raise UserError("ensemble.vary is of the members of an ensemble: say ensemble.folds or ensemble.seeds too")
     if own["folds"] and data.get("num_folds"):
         raise UserError("ensemble.folds trains on every fold: leave out data.num_folds, or say ensemble.seeds")
     if own["folds"] and (data.get("split") or {}).get("time") is not None:
@@ -145,4 +159,4 @@ def net_of(build: Build, config: Config, schema: Schema, most: int, chosen: Sequ
         return Mean([net_of(build, own["config"], schema, most) for own in chosen], [own["weight"] for own in chosen])
     if not 2 <= members <= most:
         raise UserError(f"no ensemble of {members} nets has {most} weights")
-    return Mean(build.net(config, schema, most // members) for _ in range(members))
+    return Mean(build.net(varied(config, number), schema, most // members) for number in range(members))

@@ -14,7 +14,7 @@ import lightning
 import torch
 
 from tabrun.cli.errors import UserError, shown
-from tabrun.runs.build import Build, Config, ensemble, num_members, set_up
+from tabrun.runs.build import Build, Config, ensemble, num_members, set_up, varied
 from tabrun.runs.checkpoint_file import alias, write_checkpoint
 from tabrun.runs.folder import LOCK, clear, read_json, whole
 from tabrun.runs.mean import of_fold, out_of_fold
@@ -85,7 +85,7 @@ def members(config: Config, data: TabularData) -> Jobs:
     """
     folds, found = ensemble(config)["folds"], {}
     for number in range(num_members(config)):
-        own = recorded(config, Path(config["folder"]) / "members" / str(number), trust=True)
+        own = recorded(varied(config, number), Path(config["folder"]) / "members" / str(number), trust=True)
         own |= {"ensemble": ensemble({}), "test": False, "sweep": own["sweep"] | {"stack_dropout": True}}
         if folds:
             own["data"] |= {"num_folds": folds, "fold": number}
