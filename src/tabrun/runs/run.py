@@ -66,7 +66,7 @@ class Run:
                     raise TypeError(f"{name} is of another type")
             net.load_state_dict(self.weights)
             return TrainedClassifier(net, self.schema)
-        except (RuntimeError, TypeError, KeyError, OverflowError) as error:
+        except (RuntimeError, TypeError, KeyError, ArithmeticError) as error:
             raise UserError(f"{self.path}: its weights do not fit its config: {str(error).splitlines()[-1]}") from None
 
     def trusted(self) -> Config:

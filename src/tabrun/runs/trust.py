@@ -19,7 +19,7 @@ from tabrun import NAMES
 from tabrun.cli.errors import UserError, shown
 from tabrun.cli.keys import DEFAULTS, leaves
 from tabrun.cli.roles import DATA, ROLES, playing
-from tabrun.runs.build import Build, Config, conf, package_of
+from tabrun.runs.build import Build, Config, conf, ensemble, package_of
 
 PLACE = re.compile(r"dir|folder|path|root|uri|url")  # keys that say where something is written
 LEADS_OUT = re.compile(r"^~|\.\.|:/|::|\$")
@@ -130,7 +130,8 @@ def recorded(config: Config, folder: Path | str, trust: bool) -> Config:
         return f"{folder}{node[len(old) :]}" if inside else node
 
     made = moved(config)
-    for key, text in parts({key: node for key, node in made.items() if key not in DEFAULTS}):
+    theirs = {key: node for key, node in made.items() if key not in DEFAULTS}
+    for key, text in parts(theirs | {"ensemble.vary": ensemble(made)["vary"]}):
         if trust or not isinstance(text, str):
             continue
         inside = Path(text).is_relative_to(Path(folder).absolute())
