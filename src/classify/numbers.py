@@ -21,12 +21,15 @@ FLAT = 200.0  # thirds of a width from the centre, where the clip has been flat 
 def centers_and_widths(numbers: Sequence[Number], scale: str | None) -> tuple[list[float], list[float]]:
     """What is subtracted from each number and what it is then divided by; 1 for a constant that is sometimes missing.
 
-    standard: mean and standard deviation; robust: median and interquartile range, half of the range where that is 0.
+    standard: mean and standard deviation; robust: median and interquartile range, or the
+    deviation where that is 0, as of numbers that mostly are.
     """
     if scale != "robust":
         return [number.mean for number in numbers], [number.std or 1.0 for number in numbers]
     quantiles = [quantiles_of(number, 4) for number in numbers]
-    return [q[2] for q in quantiles], [(q[3] - q[1]) or (q[4] - q[0]) / 2 or 1.0 for q in quantiles]
+    return [q[2] for q in quantiles], [
+        (q[3] - q[1]) or number.std or 1.0 for q, number in zip(quantiles, numbers, strict=True)
+    ]
 
 
 def quantiles_of(number: Number, parts: int) -> list[float]:

@@ -169,20 +169,19 @@ def test_of_any_table(kind: str, tmp_path: Path) -> None:
 
 def test_members_that_vary_equal_the_runs_alone(tmp_path: Path) -> None:
     """In what a stack takes (a deviation, a rate) and in their very nets, which are then two stacks."""
-    vary = {"encode.std": [0.1, 1.0], "optimizer.lr": [0.1, 0.2, 0.3], "model.hidden": [[8], [8], [6, 4]]}
+    vary = [{"encode.std": 0.1}, {"encode.std": 1.0, "optimizer.lr": 0.1}, {"model.hidden": [6, 4]}]
     words = [*WORDS, "encode=periodic"]
     config = configure(tmp_path / "run", *words, "ensemble.seeds=4", "seed=5")
     ensemble_of(config | {"ensemble": {"folds": None, "seeds": 4, "vary": vary}})
     weights = open_run(tmp_path / "run").weights
     for number in range(4):
-        own = [f"{key}={values[number % len(values)]}" for key, values in vary.items()]
+        own = [f"{key}={value}" for key, value in vary[number % 3].items()]
         train(configure(tmp_path / str(number), *words, f"seed={5 + number}", "test=false", *own))
         alone = open_run(tmp_path / str(number)).weights
-        assert {name for name in weights if name.startswith(f"nets.{number}.")} == {
-            f"nets.{number}.{name}" for name in alone
-        }
+        prefix = f"nets.{number}."
+        assert {name for name in weights if name.startswith(prefix)} == {f"{prefix}{name}" for name in alone}
         for name, value in alone.items():
-            assert (weights[f"nets.{number}.{name}"] - value).norm() <= 1e-9 * value.norm(), name
+            assert (weights[f"{prefix}{name}"] - value).norm() <= 1e-9 * value.norm(), name
     found = evaluate.evaluate(open_run(tmp_path / "run"), None, None, False)["metrics"]
     assert found == pytest.approx(metrics_of(tmp_path / "run"), abs=1e-6)
     assert export.export(open_run(tmp_path / "run"), "onnx")[1] <= 1e-5
@@ -254,18 +253,18 @@ def test_a_checkpoint_that_says_another_number_is_refused(folds: Any, run: Path,
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        *(("model._target_", ["os.system"]), ("optimizer._target_", ["os.system"]), ("encode.std", [])),
-        *(("encode.std", 1), ("model.hidden.x.y", [1]), ("nothing.there", [1]), ("model.hidden", [[9]])),
-        ("callbacks.checkpoints.folder", ["/etc"]),
+        *(("model._target_", "os.system"), ("optimizer._target_", "os.system"), ("encode.std", "x")),
+        *(("model.hidden.x.y", 1), ("nothing.there", 1), ("model.hidden", [9])),
+        ("callbacks.checkpoints.folder", "/etc"),
     ],
 )
 def test_a_checkpoint_that_varies_otherwise_is_refused(key: str, value: Any, run: Path, tmp_path: Path) -> None:
     content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
-    content["config"]["ensemble"]["vary"] = {key: value}
+    content["config"]["ensemble"]["vary"] = [{key: value}]
     torch.save(content, tmp_path / "odd.ckpt")
     with pytest.raises(UserError):
         recorded(open_run(tmp_path / "odd.ckpt").trusted(), tmp_path / "again", trust=False)
-    if not key.startswith(("callbacks", "optimizer")):  # of which a net has nothing
+    if not key.startswith(("callbacks", "optimizer", "encode")):  # of which a net has nothing
         with pytest.raises(UserError):
             load(tmp_path / "odd.ckpt")
 
@@ -277,17 +276,17 @@ WRONG = {
     "ensemble.folds=2 data.num_folds=2": "leave out data.num_folds, or say ensemble.seeds",
     "ensemble.folds=2 data.split.time=x": "ensemble.folds .* data.split.time .* say ensemble.seeds",
     "ensemble.seeds=2 seed=4294967295": "seeds end at 4294967295",
-    "ensemble.vary={encode.std:[1.0]}": "ensemble.vary is of the members of an ensemble: say ensemble.folds or",
-    "ensemble.seeds=2 ensemble.vary={encode.stt:[1.0]}": r"encode.stt is no key .* \(did you mean encode.std\?\)",
-    "ensemble.seeds=2 ensemble.vary={data.path:[a]}": "data.path is no key that members may differ in",
-    "ensemble.seeds=2 ensemble.vary={seed:[1]}": "seed is no key that members may differ in",
-    "ensemble.seeds=2 ensemble.vary={encode.std:1}": "encode.std=1 is not a list of values",
-    "ensemble.seeds=2 ensemble.vary={encode.std:[]}": r"encode.std=\[\] is not a list of values",
-    "ensemble.seeds=2 ensemble.vary={encode.std:[a]}": "encode.std=a is not a number, as in 1.0",
-    "ensemble.seeds=2 ensemble.vary={encode.bins:[1]}": "encode.bins=1 is out of range: it must be from 2 to 32",
-    "ensemble.seeds=2 ensemble.vary={encode.embed:[sine]}": "encode.embed=sine is not one of None, periodic, piecewise",
-    "ensemble.seeds=2 ensemble.vary={optimizer._target_:[a]}": "optimizer._target_ is no key that members may differ",
-    "ensemble.seeds=2 ensemble.vary={model.activation:[Relu]}": "model.activation=Relu is no activation",
+    "ensemble.vary=[{encode.std:1.0}]": "ensemble.vary is of the members of an ensemble: say ensemble.folds or",
+    "ensemble.seeds=2 ensemble.vary=[{encode.stt:1.0}]": r"encode.stt is no key .* \(did you mean encode.std\?\)",
+    "ensemble.seeds=2 ensemble.vary=[{data.path:a}]": "data.path is no key that members may differ in",
+    "ensemble.seeds=2 ensemble.vary=[{seed:1}]": "seed is no key that members may differ in",
+    "ensemble.seeds=2 ensemble.vary={encode.std:1}": "is a group of keys, not one value, as in ensemble.vary=None",
+    "ensemble.seeds=2 ensemble.vary=[1]": r"ensemble.vary=\[1\] is no list of keys and values, as in",
+    "ensemble.seeds=2 ensemble.vary=[{encode.std:a}]": "encode.std=a is not a number, as in 1.0",
+    "ensemble.seeds=2 ensemble.vary=[{encode.bins:1}]": "encode.bins=1 is out of range: it must be from 2 to 32",
+    "ensemble.seeds=2 ensemble.vary=[{encode.embed:sine}]": "encode.embed=sine is not one of None, periodic, piecewise",
+    "ensemble.seeds=2 ensemble.vary=[{optimizer._target_:a}]": "optimizer._target_ is no key that members may differ",
+    "ensemble.seeds=2 ensemble.vary=[{model.activation:Relu}]": "model.activation=Relu is no activation",
     "ensemble.folds=41": "iris: class .* has 40 rows beside those that test, fewer than ensemble.folds=41",
     "ensemble.seeds=2 trainer=ddp": "an ensemble trains in one process",
     "ensemble.seeds=2 optimizer.lr=1e200": "member 0 of the ensemble: the training loss is nan",

@@ -121,18 +121,18 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any], build: Build) -> N
 
 def check_varied(own: Mapping[str, Any], types: Mapping[str, Any], ranges: Any, words: Mapping[str, Any]) -> None:
     """Raises UserError for keys that members of an ensemble cannot differ in, or values that they cannot have."""
-    for key, values in (own.get("vary") or {}).items():
+    vary = own.get("vary") or []
+    if not isinstance(vary, list) or not all(isinstance(one, dict) for one in vary):
+        raise UserError(f"ensemble.vary={vary} is no list of keys and values, as in [{{optimizer.lr: 0.1}}, ...]")
+    for key, value in (pair for one in vary for pair in one.items()):
         if key not in types or key.partition(".")[0] in DEFAULTS or "._" in key:
             theirs = [name for name in types if name.partition(".")[0] not in DEFAULTS]
             raise UserError(f"ensemble.vary: {key} is no key that members may differ in{nearest(key, theirs)}")
-        if not isinstance(values, list) or not values:
-            raise UserError(f"ensemble.vary: {key}={values} is not a list of values")
-        for value in values:
-            if value not in words.get(key, (value,)):
-                raise UserError(f"ensemble.vary: {key}={value} is not one of {', '.join(map(str, words[key]))}")
-            if not same_type(value, types[key]):
-                raise UserError(f"ensemble.vary: {key}={value} is not {describe(types[key])}, as in {types[key]}")
-            check_range(key, value, ranges)
+        if value not in words.get(key, (value,)):
+            raise UserError(f"ensemble.vary: {key}={value} is not one of {', '.join(map(str, words[key]))}")
+        if not same_type(value, types[key]):
+            raise UserError(f"ensemble.vary: {key}={value} is not {describe(types[key])}, as in {types[key]}")
+        check_range(key, value, ranges)
 
 
 def check_range(key: str, value: Any, ranges: Mapping[str, tuple[float, float]]) -> None:

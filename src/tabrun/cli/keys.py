@@ -28,7 +28,7 @@ DEFAULTS: dict[str, Any] = {  # of the keys that the library reads; Hydra puts t
 }
 
 
-FREE = ("data.columns.formats", "ensemble.vary")  # whose value is keys of a person's own
+FREE = ("data.columns.formats",)  # whose value is keys of a person's own
 
 
 @contextmanager

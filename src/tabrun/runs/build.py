@@ -119,16 +119,17 @@ def num_members(config: Mapping[str, Any]) -> int:
 
 
 def varied(config: Config, number: int) -> Config:
-    """The config of a member of an ensemble: of each key in `vary` it has the next value, and again from the first.
+    """The config of a member of an ensemble, with what `vary` says, in turn.
 
     UserError for a key such as optimizer._target_: what is called is said in the config itself, where it is looked at.
     """
     made = copy.deepcopy(config)
-    for key, values in (ensemble(config)["vary"] or {}).items():
+    vary = ensemble(config)["vary"] or [{}]
+    for key, value in vary[number % len(vary)].items():
         *groups, last = key.split(".")
         if last.startswith("_"):
             raise UserError(f"ensemble.vary: {key[:80]} is no key that members may differ in")
-        reduce(operator.getitem, groups, made)[last] = values[number % len(values)]
+        reduce(operator.getitem, groups, made)[last] = value
     return made
 
 
