@@ -165,4 +165,8 @@ def net_of(build: Build, config: Config, schema: Schema, most: int, chosen: Sequ
         return Mean([net_of(build, own["config"], schema, most) for own in chosen], [own["weight"] for own in chosen])
     if not 2 <= members <= most:
         raise UserError(f"no ensemble of {members} nets has {most} weights")
-    return Mean(build.net(varied(config, number), schema, most // members) for number in range(members))
+    nets: list[nn.Module] = []
+    for number in range(members):
+        nets.append(build.net(varied(config, number), schema, most))
+        most -= sum(weight.numel() for weight in nets[-1].state_dict().values())
+    return Mean(nets)
