@@ -24,7 +24,7 @@ ADDED = 0.01  # to each value, so that a table on which nearly nothing is wrong 
 MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "?"]  # what data=csv takes for missing
 OURS = {
     "default": (),
-    "strong, one net": ("experiment=strong", "ensemble.folds=null"),
+    "strong, one net": ("experiment=strong", "ensemble.folds=null", "ensemble.vary=null"),
     "strong": ("experiment=strong",),
 }
 # of OpenML-CC18 and TabArena, of at most 20,000 rows
@@ -142,7 +142,10 @@ def measured(path: Path, seed: int, name: str, added: Sequence[str], threads: in
     frame = pd.read_csv(path, na_values=MISSING, keep_default_na=False)
     labels = np.unique(frame.pop("target").astype(str), return_inverse=True)[1]
     parts = split(labels, seed)
-    found, fit, predict = ways(added)[name](frame, labels, parts, threads)
+    try:
+        found, fit, predict = ways(added)[name](frame, labels, parts, threads)
+    except Exception as error:  # some cannot be told between processes
+        raise RuntimeError(f"{path.stem}, split {seed}, {name}: {error}") from None
     truth = labels[parts == "test"]
     scores = found[:, 1] if found.shape[1] == 2 else found / found.sum(1, keepdims=True)
     return {
