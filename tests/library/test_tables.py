@@ -125,7 +125,7 @@ def test_columns_can_be_forced() -> None:
     assert [c.name for c in schema.categories] == ["plan", "code"]
     assert {"text"} == {n.name for n in schema.numbers} - {"age", "joined", "active"}
     assert [c.name for c in fit(frame, small_integers=3).categories] == ["plan", "code", "text"]
-    with pytest.raises(ValueError, match=r"no column cod .did you mean 'code'\?"):
+    with pytest.raises(ValueError, match=r"no column cod: data.columns.categories names it .did you mean 'code'\?"):
         fit(frame, categories=["cod"])
 
 
@@ -726,7 +726,9 @@ def test_what_is_said_of_columns_reaches_the_file(tmp_path: Path, run_of: Callab
     assert out["id"].to_list() == ["007", "C8", "9", "9", "9"]
     expected = pl.DataFrame({"code": ["001", "001", "002", "?", "?"], "x": [1.0] * 5, "late": [None] * 5})
     np.testing.assert_array_equal(out[:, 1:3].to_numpy(), run.classifier().predict_proba(expected))
-    with pytest.raises(ValueError, match=r"table.csv: there is no column nota \(did you mean 'note'\?\)"):
+    with pytest.raises(
+        ValueError, match=r"table.csv: there is no column nota: data.columns.ignore names it \(did you mean 'note'\?\)"
+    ):
         run_of(tmp_path / "table.csv", *words, "data.columns.ignore=[nota]", "data.read.head=1000")
     with pytest.raises(ValueError, match=r"table.csv: column note, row 201: 'none' is not a number, as the rows"):
         run_of(tmp_path / "table.csv", "data.columns.ignore=[id,home]", "data.read.head=100")

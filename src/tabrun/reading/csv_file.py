@@ -37,7 +37,7 @@ def csv_batches(
     given = {name: kinds[name] or pl.String() for name in names if name in kinds}
     unread = [pl.lit(None).alias(name) for name in given if kinds[name] is None]
     types = dict.fromkeys(names, pl.String()) | given
-    options: dict[str, Any] = {"separator": separator, "null_values": list(null_values), "has_header": False}
+    options: dict[str, Any] = {"separator": separator, "null_values": texts_of(null_values), "has_header": False}
     read = partial(read_block, options, [i for i, name in enumerate(names) if name in verbatim])
     for block in ahead(blocks(path, encoding, found.header)):
         with numbered(range(start, sys.maxsize)):
@@ -51,14 +51,14 @@ def csv_batches(
                     types |= dict.fromkeys(wide, pl.Float64())
                     frame = read(block, types)
             except pl.exceptions.PolarsError:
-                explain_rows(block, separator, len(names))
+                explain_rows(block, separator, names)
                 try:
                     types |= mended(read(block, dict.fromkeys(names, pl.String)), types, given)
                     frame = read(block, types)
                 except pl.exceptions.PolarsError as error:
                     explain_quotes(block, error)
             if frame[:, -1].null_count():  # polars fills short rows, and blank lines, with missing values
-                explain_rows(block, separator, len(names))
+                explain_rows(block, separator, names)
                 frame = frame.filter(~pl.all_horizontal(pl.all().is_null()))
         start += len(frame)
         if len(frame):
@@ -89,6 +89,13 @@ def read_block(options: dict[str, Any], verbatim: list[int], block: bytes, types
         without = {**options, "null_values": []}
         frame = frame.with_columns(pl.read_csv(block, schema=types, columns=verbatim, **without))
     return frame
+
+
+def texts_of(values: Sequence[Any]) -> list[str]:
+    """How these may stand in a file: a number such as -999 also as -999.0."""
+    numbers = [value for value in values if not isinstance(value, str)]
+    whole = [str(int(value)) for value in numbers if value == int(value)]
+    return [*dict.fromkeys([*map(str, values), *whole, *(str(float(value)) for value in numbers)])]
 
 
 def one_byte(separator: str) -> str:

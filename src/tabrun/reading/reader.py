@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from tabrun.cli.errors import UserError
 from tabrun.reading.csv_file import csv_batches
-from tabrun.reading.files import files_of, kind_of
+from tabrun.reading.files import PACKED, files_of, kind_of
 from tabrun.reading.formats import as_told
-from tabrun.reading.values import alike, numbered
+from tabrun.reading.values import RowError, alike, numbered
 
 BATCH_ROWS = 65_536
 
@@ -25,7 +27,7 @@ class Table:
     path: a file, a folder, a pattern, or a list of these. kinds: polars types of columns; None: the column is not
     needed, and comes empty. Other columns of a CSV file are text, or with `head` of the kinds that are inferred from so
     many rows. verbatim: columns of text in which null_values are texts like any other. formats: of columns of text, as
-    `formats.told` gives them. separator, header, encoding: of a CSV file; None: as it tells itself.
+    `guess.told` gives them. separator, header, encoding: of a CSV file; None: as it tells itself.
     """
 
     path: str | Sequence[str]
@@ -40,19 +42,17 @@ class Table:
 
     def batches(self) -> Iterator[pl.DataFrame]:
         """The rows, some at a time, in bounded memory; UserError: what is wrong in which row (from 1) and column."""
-        names: list[str] = []
+        first: Mapping[str, Any] = {}
         for path in files_of(self.path):
             with in_file(path):
                 start, same = 0, None
                 for batch in self.read(path):
                     same = alike(batch.columns, self.kinds) if same is None else same
                     batch = batch.rename(same)
-                    names = names or batch.columns
-                    if set(batch.columns) != set(names):
-                        odd = sorted(set(batch.columns) ^ set(names))
-                        raise UserError(f"its columns are not those of the files before it: {', '.join(odd[:5])}")
+                    first = first or batch.schema
+                    check_columns(batch.schema, first, typed=kind_of(path) not in ("CSV", *PACKED))
                     with numbered(range(start, start + len(batch))):
-                        batch = batch.select(names)
+                        batch = batch.select([*first])
                         yield as_told(batch, self.formats, self.verbatim) if self.formats else batch
                     start += len(batch)
 
@@ -71,7 +71,8 @@ class Table:
         """All rows; UserError also when there are none."""
         frames = [batch for batch in self.batches() if len(batch)]
         if not frames:
-            raise UserError(f"{self.path} has a header and no rows")
+            how = f" in data.read.encoding={self.encoding}" if self.encoding else ""
+            raise UserError(f"{self.path} has a header and no rows{how}")
         try:
             return pl.concat(frames, how="vertical_relaxed")  # relaxed: a column's kind may widen on the way
         except pl.exceptions.PolarsError as error:
@@ -80,13 +81,34 @@ class Table:
             ) from None
 
 
+def check_columns(schema: Mapping[str, Any], first: Mapping[str, Any], typed: bool) -> None:
+    """Raises UserError for other columns than the first file's, or where files have types, of other types."""
+    if odd := sorted(schema.keys() ^ first.keys()):
+        raise UserError(f"its columns are not those of the files before it: {', '.join(odd[:5])}")
+    for name, kind in schema.items() if typed else ():
+        if pl.Null not in (kind, first[name]) and kind != first[name] and kind.is_numeric() != first[name].is_numeric():
+            raise UserError(f"column {name} holds {kind}, where the files before it have {first[name]}")
+
+
+class FileError(UserError):
+    """What is said of a file, with its name."""
+
+
 @contextmanager
-def in_file(path: object) -> Iterator[None]:
+def in_file(path: str | Sequence[str]) -> Iterator[None]:
     """Puts the file's name in front of what is said of its content."""
+    paths = [path] if isinstance(path, str) else path
     try:
         yield
+    except FileError:
+        raise
     except UserError as error:
-        raise UserError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
+        text = str(error)
+        if not any(text.startswith(one) or f"file {one}" in text for one in paths):
+            several = len(paths) > 1 or Path(paths[0]).is_dir() or "*" in paths[0]
+            note = " (rows are counted through all files)" if several and isinstance(error, RowError) else ""
+            text = f"{', '.join(paths)}: {text}{note}"
+        raise FileError(text) from error
 
 
 def parquet_batches(path: str) -> Iterator[pl.DataFrame]:
@@ -98,7 +120,7 @@ def parquet_batches(path: str) -> Iterator[pl.DataFrame]:
                     raise UserError(f"column {column.name} holds dates outside of the years 1 to 9999")
             yield batch
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise UserError(f"{path} is not a Parquet file: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{path} is not a Parquet file that can be read: {str(error).splitlines()[0]}") from error
 
 
 def whole(path: str, kind: str, **options: Any) -> pl.DataFrame:
@@ -110,7 +132,21 @@ def whole(path: str, kind: str, **options: Any) -> pl.DataFrame:
             f"{path} is a file of {kind}: {str(error).splitlines()[0]}: pip install -e '.[excel]'"
         ) from None
     except Exception as error:  # of several libraries, each with errors of its own
+        if kind == "JSON lines":
+            explain_lines(path)
         raise UserError(f"{path} is no {kind} that can be read: {str(error).splitlines()[0]}") from error
 
 
-WHOLE: dict[str, Any] = {"Arrow": pl.read_ipc, "JSON lines": pl.read_ndjson, "Excel": pl.read_excel}
+def explain_lines(path: str) -> None:
+    """Raises RowError at the first line that is no JSON."""
+    with in_file(path), open(path, "rb") as file:
+        for row, line in enumerate(file):
+            try:
+                json.loads(line if line.strip() else "null")
+            except ValueError as error:
+                raise RowError("", row, f"this line is not JSON: {str(error).partition(': line ')[0]}") from None
+
+
+WHOLE: dict[str, Any] = {
+    **{"Arrow": pl.read_ipc, "JSON lines": pl.read_ndjson, "JSON": pl.read_json, "Excel": pl.read_excel}
+}

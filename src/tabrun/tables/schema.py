@@ -51,7 +51,8 @@ class Schema:
         formats: those by which the columns of text were read.
         """
         targets = [target] if isinstance(target, str) else list(target)
-        known(frame, [*columns.ignore, *columns.numbers, *columns.categories])
+        for key in ("ignore", "numbers", "categories", "formats"):
+            known(frame, getattr(columns, key) or (), f": data.columns.{key} names it")
         made: list[Number | Category] = []
         left_out: dict[str, list[str]] = {}
         for name in frame.columns:
