@@ -673,7 +673,7 @@ def test_integers_that_turn_to_fractions_are_numbers_all_the_same(tmp_path: Path
 
 def test_quoted_lines_blank_lines_and_a_mark_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_file, "BLOCK_BYTES", 64)  # cuts within rows, and within quotes
-    texts = ["two\nlines", 'a "quote"', "plain, with a comma", "end\r\n"] * 20
+    texts = ["two\nlines", 'a "quote"', "plain, with a comma", "end\r\nhere"] * 20
     frame = pl.DataFrame({"text": texts, "x": range(80), "y": ["a", "b"] * 40})
     (tmp_path / "table.csv").write_bytes(b"\xef\xbb\xbf" + frame.write_csv().encode() + b"\n\n")
     assert read_csv(str(tmp_path / "table.csv"), "y").equals(frame)

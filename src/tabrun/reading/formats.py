@@ -72,10 +72,11 @@ def read(text: pl.Series, name: str) -> pl.Series:
     return numbers(text, name) if name in NUMBERS else dates(text, name)
 
 
-def without_marks(text: pl.Series) -> pl.Series:
-    """Texts without blanks around them, null where one says that a value is missing."""
+def without_marks(text: pl.Series, marks: Collection[str] = MARKS) -> pl.Series:
+    """Texts without blanks around them, null where one is a mark of missing values; MARKS: in either case."""
     text = text.str.strip_chars()
-    return text.zip_with(~text.str.to_lowercase().is_in(MARKS), pl.Series([None], dtype=pl.String))
+    bare = text.str.to_lowercase() if marks is MARKS else text
+    return text.zip_with(~bare.is_in(marks), pl.Series([None], dtype=pl.String))
 
 
 def ask(name: str) -> str:
@@ -86,13 +87,20 @@ def say(name: str, *formats: str) -> str:
     return "say " + " or ".join(f"data.columns.formats={{{name}: {format}}}" for format in formats)
 
 
-def as_told(frame: pl.DataFrame, formats: Mapping[str, str], verbatim: Collection[str] = ()) -> pl.DataFrame:
-    """The columns of text as values of their format, the others without blanks; RowError at the first that is none."""
+def as_told(
+    frame: pl.DataFrame, formats: Mapping[str, str], verbatim: Collection[str] = (), marks: Collection[str] = MARKS[:1]
+) -> pl.DataFrame:
+    """The columns of text as values of their format, the others without blanks; RowError at the first that is none.
+
+    verbatim: columns that stay as they are. marks: texts that are missing values in any column, as MARKS are in one
+    with a format.
+    """
     made = []
-    for column in frame.select(pl.col(pl.String)):
+    for column in frame.select(pl.col(pl.String).exclude(verbatim)):
         name, format = column.name, formats.get(column.name, "text")
+        column = without_marks(column, marks)
         if format == "text":
-            made += [] if name in verbatim else [column.str.strip_chars()]
+            made.append(column)
             continue
         text = without_marks(column)
         values = read(text, format)

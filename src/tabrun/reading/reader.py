@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from tabrun.cli.errors import UserError
-from tabrun.reading.csv_file import csv_batches
+from tabrun.reading.csv_file import csv_batches, texts_of
 from tabrun.reading.files import PACKED, files_of, kind_of
 from tabrun.reading.formats import as_told
 from tabrun.reading.values import RowError, alike, numbered
@@ -52,8 +52,8 @@ class Table:
                     first = first or batch.schema
                     check_columns(batch.schema, first, typed=kind_of(path) not in ("CSV", *PACKED))
                     with numbered(range(start, start + len(batch))):
-                        batch = batch.select([*first])
-                        yield as_told(batch, self.formats, self.verbatim) if self.formats else batch
+                        marks = ["", *texts_of(self.null_values)]
+                        yield as_told(batch.select([*first]), self.formats, self.verbatim, marks)
                     start += len(batch)
 
     def read(self, path: str) -> Iterator[pl.DataFrame]:

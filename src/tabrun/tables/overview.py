@@ -34,7 +34,7 @@ def overview(
         feature, notes = made.get(column.name), [one.what for one in findings if one.column == column.name]
         notes += [f"read as {formats[column.name]}"] if column.name in formats else []
         kind, nested = unused.get(column.name) or kind_of(feature, column, columns), column.dtype.is_nested()
-        distinct, values = (None, "") if nested else (column.n_unique(), values_of(column))
+        distinct, values = (None, "") if nested else (column.drop_nulls().n_unique(), values_of(column))
         found.append([column.name, kind, distinct, column.null_count(), values, "; ".join(notes)])
     names = ["column", "kind", "distinct", "missing", "values", "noticed"]
     return pl.DataFrame(found, schema=names, orient="row", infer_schema_length=None)
@@ -60,7 +60,11 @@ def values_of(column: pl.Series) -> str:
     if column.dtype.is_numeric():
         return f"{float(least):g} to {float(most):g}"  # type: ignore[arg-type]
     counts = values.value_counts(sort=True).head(3).iter_rows()
-    return ", ".join(f"{str(value)[:20]} {count / len(column):.0%}" for value, count in counts)
+    return ", ".join(f"{str(value)[:20]} {percent(count / len(column))}" for value, count in counts)
+
+
+def percent(share: float) -> str:
+    return "<1%" if share < 0.01 else ">99%" if 0.99 < share < 1 else f"{share:.0%}"
 
 
 def shown(table: pl.DataFrame) -> str:
