@@ -85,9 +85,9 @@ def check_units(text: pl.Series) -> None:
     asked = text.is_not_null() & ~text.str.contains(r"^[-+]?0+([.,]0*)?$")  # nothing is nothing in any unit
     if not (unit == "%").any():
         asked &= unit != ""
-    counts = unit.filter(asked).value_counts(sort=True)
+    counts = unit.alias("unit").filter(asked).value_counts(sort=True)
     if len(counts) > 1:
-        usual = counts[text.name][0]
+        usual = counts["unit"][0]
         row = (asked & (unit != usual)).arg_max() or 0
         what = f"{text[row]!r}, where other rows are {f'in {usual}' if usual else 'plain numbers'}"
         raise RowError(text.name, row, f"{what}: {ask(text.name)}")

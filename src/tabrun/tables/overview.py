@@ -59,7 +59,7 @@ def values_of(column: pl.Series) -> str:
         return f"{least!s} to {most!s}"
     if column.dtype.is_numeric():
         return f"{float(least):g} to {float(most):g}"  # type: ignore[arg-type]
-    counts = values.value_counts(sort=True).head(3).iter_rows()
+    counts = values.alias("value").value_counts(sort=True).head(3).iter_rows()
     return ", ".join(f"{str(value)[:20]} {percent(count / len(column))}" for value, count in counts)
 
 

@@ -36,7 +36,7 @@ class Wanted:
             column = binned(column, self.bins, known)
         if not self.rare_classes:
             return column
-        counts = column.value_counts()
+        counts = column.alias("value").value_counts()
         rare = [v for v, n in counts.iter_rows() if (as_class(v) not in known if known else n < self.rare_below)]
         if not rare:
             return column
@@ -44,7 +44,7 @@ class Wanted:
         log.warning("%s: %s", todo, ", ".join(f"class {as_class(value)}" for value in sorted(rare, key=str)))
         if self.rare_classes == "drop":
             return column.replace(dict.fromkeys(rare))
-        names = {value: "rare" if value in rare else as_class(value) for value in counts[column.name]}
+        names = {value: "rare" if value in rare else as_class(value) for value in counts["value"]}
         return column.replace_strict(names, return_dtype=pl.String)
 
 
