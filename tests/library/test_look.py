@@ -72,7 +72,7 @@ def test_an_index_is_left_out_and_an_id_is_asked_about(caplog: pytest.LogCapture
     data = looked_at(base(**{"": np.arange(ROWS), "number": np.arange(1, ROWS + 1), "customer": 1000 + 3 * order}))
     assert data.schema
     assert data.schema.feature_names == ["x", "z", "customer", "t"]
-    assert "left out, as it numbers the rows: , number (else say data.columns.numbers=['', 'number'])" in caplog.text
+    assert "left out, as it numbers the rows: '', number (else say data.columns.numbers=['', 'number'])" in caplog.text
     assert data.report
     assert [str(one) for one in data.report[1]] == [
         "column customer: another whole number in each of 240 training rows: an id? data.id=customer carries it along"

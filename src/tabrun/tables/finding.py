@@ -61,7 +61,7 @@ def sentinels(values: pl.Series, of: str, size: int) -> Iterator[Finding]:
             continue
         low, high = float(rest.min()), float(rest.max())  # type: ignore[arg-type]
         often, gap = (len(values) - len(rest)) / size, max(low - value, value - high)
-        if often > 0.005 and (low >= 0 and rest.n_unique() > 10 if value == -1 else gap > high - low):
+        if often >= 0.005 and (low >= 0 and rest.n_unique() > 10 if value == -1 else gap > high - low):
             what = f"{int(value)} in {often:.1%} {of}, where the others are from {low:g} to {high:g}: of a CSV file, "
             yield Finding(values.name, f"{what}data.read.null_values=[{int(value)}] has it missing", often)
 

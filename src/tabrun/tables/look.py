@@ -34,7 +34,8 @@ def numbered_rows(frame: pl.DataFrame, asked: Collection[str]) -> dict[str, str]
     found = [name for name in rest if is_index(frame[name])]
     if not found or len(found) == len(rest):
         return {}
-    log.warning("left out, as it numbers the rows: %s (else say data.columns.numbers=%s)", ", ".join(found), found)
+    names = ", ".join(name or "''" for name in found)
+    log.warning("left out, as it numbers the rows: %s (else say data.columns.numbers=%s)", names, found)
     return dict.fromkeys(found, "left out: numbers the rows")
 
 
