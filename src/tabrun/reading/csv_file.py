@@ -47,7 +47,8 @@ def csv_batches(
                     types = dict(pl.scan_csv(io.BytesIO(block), **told).collect_schema()) | given
                     types = narrowed(types, partial(read, block), head, given)
                 frame = read(block, types)
-                if wide := [c.name for c in frame if c.dtype == pl.Float32 and c.is_infinite().any()]:
+                infinite = frame.select(pl.col(pl.Float32).is_infinite().any())
+                if wide := [c.name for c in infinite if c[0]]:
                     types |= dict.fromkeys(wide, pl.Float64())
                     frame = read(block, types)
             except pl.exceptions.PolarsError:

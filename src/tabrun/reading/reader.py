@@ -43,16 +43,16 @@ class Table:
     def batches(self) -> Iterator[pl.DataFrame]:
         """The rows, some at a time, in bounded memory; UserError: what is wrong in which row (from 1) and column."""
         first: Mapping[str, Any] = {}
+        marks = ["", *texts_of(self.null_values)]
         for path in files_of(self.path):
             with in_file(path):
-                start, same = 0, None
+                start, same, typed = 0, None, kind_of(path) not in ("CSV", *PACKED)
                 for batch in self.read(path):
                     same = alike(batch.columns, self.kinds) if same is None else same
                     batch = batch.rename(same)
                     first = first or batch.schema
-                    check_columns(batch.schema, first, typed=kind_of(path) not in ("CSV", *PACKED))
+                    check_columns(batch.schema, first, typed)
                     with numbered(range(start, start + len(batch))):
-                        marks = ["", *texts_of(self.null_values)]
                         yield as_told(batch.select([*first]), self.formats, self.verbatim, marks)
                     start += len(batch)
 

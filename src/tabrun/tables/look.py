@@ -45,21 +45,21 @@ def spread(rows: np.ndarray, most: int) -> np.ndarray:
 
 
 def look(
-    frame: pl.DataFrame, schema: Schema, labels: np.ndarray, parts: Mapping[str, np.ndarray], columns: Sequence[str],
-    cases: Sequence[str],
+    frame: pl.DataFrame, sample: pl.DataFrame, schema: Schema, labels: np.ndarray, parts: Mapping[str, np.ndarray],
+    columns: Sequence[str], cases: Sequence[str],
 ) -> list[Finding]:  # fmt: skip
     """What the training rows of these columns show. labels: class indices of all rows, (rows,).
 
-    cases: the columns that tell one case from another: these, ids and the target.
+    sample: so many of the training rows as `spread` takes. cases: the columns that tell one case from another: these,
+    ids and the target.
     """
     rows = spread(parts["train"], SAMPLE)
-    train = frame.select(columns).select(pl.all().gather(rows))
     features = {feature.name: feature for feature in schema.features}
     found = [*giveaways(frame, features, labels, parts), *repeated_rows(frame.select(cases), parts)]
     found += equal_rows(frame.select([*features]), labels, parts["train"])
-    found += same_columns(train.select([*features]))
+    found += same_columns(sample.select([*features]))
     for name in columns:
-        found += of_column(train[name], features.get(name), labels[rows])
+        found += of_column(sample[name], features.get(name), labels[rows])
     if len(schema.classes) > MOST_CLASSES and "Int" in schema.target_kind:
         what = f"its {len(schema.classes)} classes are whole numbers: is it a quantity? That is regression, and "
         found.append(Finding(str(schema.target), f"{what}data.bins=4 makes four classes of it", len(schema.classes)))

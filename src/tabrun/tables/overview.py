@@ -21,15 +21,14 @@ MOST_SHOWN = 20  # columns on the terminal
 
 
 def overview(
-    frame: pl.DataFrame, schema: Schema, rows: np.ndarray, columns: Columns, unused: Mapping[str, str],
-    findings: Sequence[Finding],
+    sample: pl.DataFrame, schema: Schema, columns: Columns, unused: Mapping[str, str], findings: Sequence[Finding],
 ) -> pl.DataFrame:  # fmt: skip
-    """A row for each column: kind, distinct values, missing, values, noticed; of up to 10,000 training rows.
+    """A row for each column: kind, distinct values, missing, values, noticed; of these training rows.
 
     unused: columns that are no features, and what they are.
     """
     made = {feature.name: feature for feature in reversed(schema.features)}
-    sample, formats, found = frame.select(pl.all().gather(spread(rows, SAMPLE))), dict(schema.formats), []
+    formats, found = dict(schema.formats), []
     for column in sample:
         feature, notes = made.get(column.name), [one.what for one in findings if one.column == column.name]
         notes += [f"read as {formats[column.name]}"] if column.name in formats else []
@@ -84,10 +83,11 @@ def looked_at(
     """What became of the columns, and what is noticed of them; said. unused: as in `overview`."""
     columns_of_features = [name for name in frame.columns if name not in unused]
     cases = [name for name in frame.columns if unused.get(name, "id") in ("id", "target")]
-    findings = look(frame, schema, labels, parts, columns_of_features, cases)
+    sample = frame.select(pl.all().gather(spread(parts["train"], SAMPLE)))
+    findings = look(frame, sample, schema, labels, parts, columns_of_features, cases)
     for finding in findings:
         log.warning("%s", finding)
-    return overview(frame, schema, parts["train"], columns, unused, findings), findings
+    return overview(sample, schema, columns, unused, findings), findings
 
 
 def described(data: Any) -> str:
