@@ -2,19 +2,21 @@
 
 import logging
 import math
+import sys
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 
 from tabrun.runs.build import Build, Config
 from tabrun.tables.data import TabularData
 from tabrun.training.checkpoints import WholeFiles
 from tabrun.training.chunked import Chunk, chunked
 from tabrun.training.chunks import chunk_size
-from tabrun.training.epochs import Epochs
+from tabrun.training.epochs import Epochs, watched
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +25,17 @@ def trainer_of(build: Build, config: Config, saved: dict[str, Any]) -> Trainer:
     """The Trainer with its callbacks and loggers; `saved`, of plain values, goes into each checkpoint."""
     quieten()
     callbacks = [*build.callbacks(config), Epochs()]
+    barred = any(isinstance(one, ProgressBar) for one in callbacks)
+    if config["trainer"].get("enable_progress_bar", True) and sys.stderr.isatty() and not barred:
+        callbacks.append(Bar())
     return build.trainer(config, callbacks, build.loggers(config), plugins=[WholeFiles(saved)])
+
+
+class Bar(TQDMProgressBar):
+    """Shows the monitored metric of the last epoch, and the best so far."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        return {**trainer.progress_bar_metrics, **{name: f"{value:.4f}" for name, value in watched(trainer).items()}}
 
 
 def in_chunks(module: LightningModule, data: TabularData, trainer: Trainer, speed: Mapping[str, Any]) -> None:
