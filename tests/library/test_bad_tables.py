@@ -206,7 +206,7 @@ CASES: dict[str, tuple[Files, str, str]] = {  # t.csv, or several files; words b
         r"data.read.sheet=0 is not a sheet's number from 1"),
     "empty sheet": ({"t.xlsx": workbook(pl.DataFrame())}, EXCEL,
         r"t.xlsx is no Excel that can be read: empty Excel sheet"),
-    "header alone": ({"t.xlsx": workbook(FRAME.head(0))}, EXCEL, r"t.xlsx: the table has no rows with a target"),
+    "header alone": ({"t.xlsx": workbook(FRAME.head(0))}, EXCEL, r"t.xlsx has a header and no rows"),
     "no rows": ({"t.db": database()}, f"{SQL} data.read.query='select * from t where x>9'",
         r"query=select .* gives no rows"),
     "syntax": ({"t.db": database()}, f"{SQL} data.read.query='selec x'",
@@ -219,7 +219,7 @@ CASES: dict[str, tuple[Files, str, str]] = {  # t.csv, or several files; words b
         r"t.db: .*file is not a database"),
     "no file": ({}, f"{SQL} data.read.query='select 1'", r"sqlite:///t.db: there is no file t.db"),
     "no URI": ("", "train data=sql data.path=shop data.target=y data.read.query='select 1'",
-        r"it needs a URI such as sqlite:///shop.db"),
+        r"data.path=shop is not a database's URI, such as sqlite:///"),
     "a database as CSV": (database(), "", r"t.csv is a file of SQLite: say data=sql"),
     # targets
     "text in bins": (PLAIN, "data.bins=4", r"t.csv: column y, row 1: 'a' is not a number, which data.bins=4 needs"),

@@ -6,6 +6,7 @@ import logging
 import math
 import sqlite3
 import zipfile
+from dataclasses import replace
 from datetime import date, datetime
 from functools import partial
 from pathlib import Path
@@ -217,7 +218,10 @@ def test_other_kinds_of_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"table.xlsx is no Excel that can be read: .*2"):
         frame_of(tmp_path / "table.xlsx", read=partial(tabrun.read_excel, sheet=2))
     words = ["data=excel", f"data.path={tmp_path}/table.xlsx", "data.target=y", "data.read.sheet=table"]
-    assert set_up(configure(tmp_path / "sheet", *words)).schema.feature_names == ["x", "t"]
+    train(configure(tmp_path / "sheet", *words, "trainer.max_epochs=1"))
+    assert len(open_run(tmp_path / "sheet").table(str(tmp_path / "table.xlsx")).frame()) == 60
+    with pytest.raises(UserError, match=r"no matching sheet .* 'May' \(data.read.sheet=May\)"):  # as the run's own
+        replace(open_run(tmp_path / "sheet").table(str(tmp_path / "table.xlsx")), sheet="May").frame()
     query = lambda **words: tabrun.read_sql(query="select * from t", **words)  # noqa: E731
     assert frame_of(f"sqlite:///{tmp_path}/shop.db", read=query).equals(frame)
     words = ["data=sql", f"data.path=sqlite:///{tmp_path}/shop.db", "data.target=y", "trainer.max_epochs=1"]

@@ -27,7 +27,8 @@ class Table:
     path: a file, a folder, a pattern, or a list of these. kinds: polars types of columns; None: the column is not
     needed, and comes empty. Other columns of a CSV file are text, or with `head` of the kinds that are inferred from so
     many rows. verbatim: columns of text in which null_values are texts like any other. formats: of columns of text, as
-    `guess.told` gives them. separator, header, encoding: of a CSV file; None: as it tells itself.
+    `guess.told` gives them. separator, header, encoding: of a CSV file; None: as it tells itself. sheet: of
+    Excel, its name or number; None: the first.
     """
 
     path: str | Sequence[str]
@@ -39,6 +40,7 @@ class Table:
     header: bool | None = None
     encoding: str | None = None
     formats: Mapping[str, str] = field(default_factory=dict)
+    sheet: str | int | None = None
 
     def batches(self) -> Iterator[pl.DataFrame]:
         """The rows, some at a time, in bounded memory; UserError: what is wrong in which row (from 1) and column."""
@@ -61,9 +63,9 @@ class Table:
         if kind == "Parquet":
             yield from parquet_batches(path)
         elif kind in WHOLE:
-            yield whole(path, kind)
+            yield whole(path, kind, self.sheet)
         else:
-            words = {name: value for name, value in vars(self).items() if name != "formats"}
+            words = {name: value for name, value in vars(self).items() if name not in ("formats", "sheet")}
             kinds = {**self.kinds, **dict.fromkeys(self.formats, pl.String())}
             yield from csv_batches(**words | {"path": path, "kinds": kinds})
 
@@ -90,25 +92,19 @@ def check_columns(schema: Mapping[str, Any], first: Mapping[str, Any], typed: bo
             raise UserError(f"column {name} holds {kind}, where the files before it have {first[name]}")
 
 
-class FileError(UserError):
-    """What is said of a file, with its name."""
-
-
 @contextmanager
 def in_file(path: str | Sequence[str]) -> Iterator[None]:
     """Puts the file's name in front of what is said of its content."""
     paths = [path] if isinstance(path, str) else path
     try:
         yield
-    except FileError:
-        raise
     except UserError as error:
         text = str(error)
         if not any(text.startswith(one) or f"file {one}" in text for one in paths):
             several = len(paths) > 1 or Path(paths[0]).is_dir() or "*" in paths[0]
             note = " (rows are counted through all files)" if several and isinstance(error, RowError) else ""
             text = f"{', '.join(paths)}: {text}{note}"
-        raise FileError(text) from error
+        raise UserError(text) from error
 
 
 def parquet_batches(path: str) -> Iterator[pl.DataFrame]:
@@ -123,8 +119,10 @@ def parquet_batches(path: str) -> Iterator[pl.DataFrame]:
         raise UserError(f"{path} is not a Parquet file that can be read: {str(error).splitlines()[0]}") from error
 
 
-def whole(path: str, kind: str, **options: Any) -> pl.DataFrame:
+def whole(path: str, kind: str, sheet: str | int | None) -> pl.DataFrame:
     """A file that polars reads in one piece."""
+    by_name = isinstance(sheet, str)
+    options = {} if kind != "Excel" else {"sheet_name": sheet} if by_name else {"sheet_id": sheet or 1}
     try:
         return WHOLE[kind](path, **options)
     except ImportError as error:
@@ -134,7 +132,8 @@ def whole(path: str, kind: str, **options: Any) -> pl.DataFrame:
     except Exception as error:  # of several libraries, each with errors of its own
         if kind == "JSON lines":
             explain_lines(path)
-        raise UserError(f"{path} is no {kind} that can be read: {str(error).splitlines()[0]}") from error
+        which = f" (data.read.sheet={sheet})" if sheet is not None else ""
+        raise UserError(f"{path} is no {kind} that can be read: {str(error).splitlines()[0]}{which}") from error
 
 
 def explain_lines(path: str) -> None:

@@ -13,7 +13,7 @@ import polars as pl
 
 from tabrun.cli.errors import UserError, check_file
 from tabrun.reading.files import files_of, kind_of
-from tabrun.reading.reader import Table, whole
+from tabrun.reading.reader import Table
 
 SHIPPED = ("breast_cancer", "iris", "wine", "digits")
 
@@ -79,13 +79,9 @@ def read_excel(path: str, target: object = None, sheet: str | int | None = None,
     """A sheet of an Excel workbook, by its name or number from 1; the first, if nothing is said."""
     if (kind := kind_of(path)) != "Excel":
         raise UserError(f"{path} is a file of {kind}, no Excel workbook: say data=csv or data=parquet")
-    by_name = isinstance(sheet, str)
-    if not (by_name or sheet is None or (type(sheet) is int and sheet > 0)):
+    if not (sheet is None or isinstance(sheet, str) or (type(sheet) is int and sheet > 0)):
         raise UserError(f"data.read.sheet={sheet} is not a sheet's number from 1, or its name")
-    try:
-        return whole(path, "Excel", **({"sheet_name": sheet} if by_name else {"sheet_id": sheet or 1}))
-    except UserError as error:
-        raise UserError(f"{error}" if sheet is None else f"{error} (data.read.sheet={sheet})") from error
+    return Table(path, sheet=sheet).frame()
 
 
 def read_sql(path: str, query: str, target: object = None, kinds: object = None) -> pl.DataFrame:
@@ -95,18 +91,15 @@ def read_sql(path: str, query: str, target: object = None, kinds: object = None)
         from sqlalchemy.exc import SQLAlchemyError
     except ImportError as error:
         raise UserError(f"data=sql: {error}: pip install -e '.[sql]'") from None
+    if "://" not in path:
+        raise UserError(f"data.path={path} is not a database's URI, such as sqlite:///shop.db")
     try:
         url = make_url(path)
         if url.get_backend_name() == "sqlite" and url.database:
             check_file(url.database)  # or SQLite would make one
-        connection = create_engine(url).connect()
-    except (SQLAlchemyError, ImportError) as error:
-        what = f"{str(error).splitlines()[0]}: it needs a URI such as sqlite:///shop.db, and the database's driver"
-        raise UserError(f"{path}: {what}") from error
-    try:
-        with connection:
+        with create_engine(url).connect() as connection:
             frame = pl.read_database(query, connection)
-    except (SQLAlchemyError, pl.exceptions.PolarsError) as error:
+    except (SQLAlchemyError, ImportError, pl.exceptions.PolarsError) as error:
         raise UserError(f"{path}: data.read.query={query}: {str(error).splitlines()[0]}") from error
     except AttributeError:  # of polars, where there is no table
         raise UserError(f"{path}: data.read.query={query} is no query for rows") from None
