@@ -2,7 +2,6 @@
 
 import logging
 import math
-import sys
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -25,10 +24,10 @@ def trainer_of(build: Build, config: Config, saved: dict[str, Any]) -> Trainer:
     """The Trainer with its callbacks and loggers; `saved`, of plain values, goes into each checkpoint."""
     quieten()
     callbacks = [*build.callbacks(config), Epochs()]
-    barred = any(isinstance(one, ProgressBar) for one in callbacks)
-    if config["trainer"].get("enable_progress_bar", True) and sys.stderr.isatty() and not barred:
-        callbacks.append(Bar())
-    return build.trainer(config, callbacks, build.loggers(config), plugins=[WholeFiles(saved)])
+    trainer: Any = build.trainer(config, callbacks, build.loggers(config), plugins=[WholeFiles(saved)])
+    barred = [isinstance(one, ProgressBar) and one not in callbacks for one in trainer.callbacks]  # Lightning's own
+    trainer.callbacks = [Bar() if bar else one for bar, one in zip(barred, trainer.callbacks, strict=True)]
+    return trainer
 
 
 class Bar(TQDMProgressBar):
