@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -47,8 +48,8 @@ def csv_batches(
                     types = dict(pl.scan_csv(io.BytesIO(block), **told).collect_schema()) | given
                     types = narrowed(types, partial(read, block), head, given)
                 frame = read(block, types)
-                infinite = frame.select(pl.col(pl.Float32).is_infinite().any())
-                if wide := [c.name for c in infinite if c[0]]:
+                most = frame.select(pl.col(pl.Float32).abs().max())
+                if wide := [c.name for c in most if c[0] == math.inf]:
                     types |= dict.fromkeys(wide, pl.Float64())
                     frame = read(block, types)
             except pl.exceptions.PolarsError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import polars as pl
 
@@ -72,11 +72,10 @@ def read(text: pl.Series, name: str) -> pl.Series:
     return numbers(text, name) if name in NUMBERS else dates(text, name)
 
 
-def without_marks(text: pl.Series, marks: Collection[str] = MARKS) -> pl.Series:
-    """Texts without blanks around them, null where one is a mark of missing values; MARKS: in either case."""
+def without_marks(text: pl.Series) -> pl.Series:
+    """Texts without blanks around them, null where one says that a value is missing."""
     text = text.str.strip_chars()
-    bare = text.str.to_lowercase() if marks is MARKS else text
-    return text.zip_with(~bare.is_in(marks), pl.Series([None], dtype=pl.String))
+    return text.zip_with(~text.str.to_lowercase().is_in(MARKS), pl.Series([None], dtype=pl.String))
 
 
 def ask(name: str) -> str:
@@ -88,23 +87,26 @@ def say(name: str, *formats: str) -> str:
 
 
 def as_told(
-    frame: pl.DataFrame, formats: Mapping[str, str], verbatim: Collection[str] = (), marks: Collection[str] = MARKS[:1]
+    frame: pl.DataFrame, formats: Mapping[str, str], verbatim: Collection[str] = (), marks: Sequence[str] = ()
 ) -> pl.DataFrame:
     """The columns of text as values of their format, the others without blanks; RowError at the first that is none.
 
     verbatim: columns that stay as they are. marks: texts that are missing values in any column, as MARKS are in one
     with a format.
     """
-    made = []
-    for column in frame.select(pl.col(pl.String).exclude(verbatim)):
-        name, format = column.name, formats.get(column.name, "text")
-        column = without_marks(column, marks)
+    texts = [name for name, kind in frame.schema.items() if kind == pl.String and name not in verbatim]
+    bare = frame.select(pl.col(name).str.strip_chars() for name in texts)
+    if not bare.equals(frame.select(texts)):  # else a CSV file's marks were found where it was read
+        bare = bare.select(pl.when(~pl.col(name).is_in(["", *marks])).then(pl.col(name)) for name in texts)
+    frame, made = frame.with_columns(bare.get_columns()), []
+    for name in texts:
+        format = formats.get(name, "text")
         if format == "text":
-            made.append(column)
             continue
-        text = without_marks(column)
+        text = without_marks(frame[name])
         values = read(text, format)
         kind = "a number" if format in NUMBERS else "a date" if format in DATES else "true or false"
-        check_rows(column, values.is_null() & text.is_not_null(), f" is not {kind} written as {format}: {ask(name)}")
+        wrong = values.is_null() & text.is_not_null()
+        check_rows(frame[name], wrong, f" is not {kind} written as {format}: {ask(name)}")
         made.append(values)
     return frame.with_columns(made)

@@ -45,7 +45,7 @@ class Table:
     def batches(self) -> Iterator[pl.DataFrame]:
         """The rows, some at a time, in bounded memory; UserError: what is wrong in which row (from 1) and column."""
         first: Mapping[str, Any] = {}
-        marks = ["", *texts_of(self.null_values)]
+        marks = texts_of(self.null_values)
         for path in files_of(self.path):
             with in_file(path):
                 start, same, typed = 0, None, kind_of(path) not in ("CSV", *PACKED)

@@ -106,9 +106,9 @@ class TabularData(lightning.LightningDataModule):
                 (codes, names), folds = classes_of(frame, self.target), self.ensemble_folds
                 split = partial(self.split.folds, num_folds=folds) if folds else self.split.rows
                 parts = split(frame, codes, names)
+                for key in ("id", "weight"):
+                    known(frame, columns_of(getattr(self, key)), f": data.{key} names it")
                 unused = self.unused()
-                known(frame, self.id, ": data.id names it")
-                known(frame, columns_of(self.weight), ": data.weight names it")
                 if not self.schema:
                     asked = [*self.columns.numbers, *self.columns.categories, *self.columns.ignore, *unused]
                     unused |= numbered_rows(frame, {*asked, *columns_of(self.target)})
@@ -154,8 +154,7 @@ class TabularData(lightning.LightningDataModule):
         if not self.schema:
             skip = {*self.id, *columns_of(self.split.column), *columns_of(self.split.group), *self.columns.ignore}
             skip |= {*self.columns.categories, *columns_of(self.weight)}
-            names = () if self.wanted.bins else targets
-            self.formats = told(frame, formats, skip, names, self.columns.numbers)
+            self.formats = told(frame, formats, skip, () if self.wanted.bins else targets, self.columns.numbers)
         frame = as_told(frame, self.formats, self.id)
         return with_target(frame, self.target, self.drop_missing_target, self.wanted)
 
