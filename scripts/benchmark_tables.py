@@ -44,6 +44,21 @@ def set_up(path: str) -> Callable[[], object]:
     return data.setup
 
 
+def look_at(path: str) -> Callable[[], object]:
+    import sklearn.tree  # noqa: F401
+
+    from tabrun.reading.sources import read_csv
+    from tabrun.tables.columns import Columns
+    from tabrun.tables.data import TabularData
+    from tabrun.tables.overview import looked_at
+    from tabrun.tables.split import Split
+
+    data = TabularData(path, read_csv, "label", Split(), Columns(), look=False)
+    data.setup()
+    frame, parts = data.labelled()[0], {name: rows.numpy() for name, rows in data.index.items()}
+    return lambda: looked_at(frame, data.schema, data.labels.numpy(), parts, data.columns, {"label": "target"})
+
+
 def predict_all(path: str, run: str) -> Callable[[], object]:
     import torch  # noqa: F401  (imports are no part of the work)
     import tqdm  # noqa: F401
@@ -77,7 +92,7 @@ def table(rows: Sequence[int] = (1_000_000,), repeats: int = 3) -> list[dict[str
             file, long, run, out = (f"{folder}/{name}" for name in ("table.csv", "long.csv", "run", "predictions.csv"))
             write(file, num_rows)
             write(long, num_rows, times=4)
-            works = ("read_with_polars", "read_and_encode", "set_up")
+            works = ("read_with_polars", "read_and_encode", "set_up", "look_at")
             runs = [[measured("benchmark_tables", work, file) for work in works] for _ in range(repeats)]
             words = ["data=csv", f"data.path={file}", "data.target=label", "trainer.max_epochs=1", f"folder={run}"]
             train = [sys.executable, "-m", "classify.train", *words, "data.batch_size=4096"]
@@ -90,9 +105,10 @@ def table(rows: Sequence[int] = (1_000_000,), repeats: int = 3) -> list[dict[str
             once, longer = (measured("benchmark_tables", "predict_all", path, run) for path in (file, long))
         size = num_rows * COLUMNS * 4 / 2**20
         row: dict[str, Any] = {"rows": num_rows}
-        for i, name in enumerate(("polars.read_csv", "read and encoded", "and split, fitted, hashed")):
+        for i, name in enumerate(("polars.read_csv", "read and encoded", "and split, fitted, looked at, hashed")):
             row[f"{name}: time"] = median(run[i][0] / run[0][0] for run in runs)
             row[f"{name}: memory"] = median(run[i][1] for run in runs) / size
+        row["look: time, over that of reading"] = median(run[3][0] / run[1][0] for run in runs)
         row |= {"predict, rows a second": num_rows / once[0], "with its imports": num_rows / median(seconds)}
         found.append(row | {"predict, MiB": once[1], "MiB for 4 times the rows": longer[1]})
     return found

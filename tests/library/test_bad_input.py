@@ -179,7 +179,7 @@ LATE = {
     "train optimizer.betas=[2,2] optimizer=adam": r"Invalid beta parameter",
     "train data.num_folds=5 data.fold=7": r"data.num_folds=5 needs data.fold from 0 to 4",
     "train data.split.test_fraction=0.6 data.split.validation_fraction=0.6": r"leave no rows to train on",
-    "train data.columns.ignore=[radius]": r"breast_cancer: there is no column radius .did you mean",
+    "train data.columns.ignore=[radius]": r"there is no column radius: data.columns.ignore names it .did you mean",
     "train data.path=titanic": r"data.path=titanic is no table inside scikit-learn: there are breast_cancer, iris",
     "train init_from=run model=linear head=softmax": r"has no weights that fit",
     "train init_from=cut.ckpt": r"cut.ckpt is not a whole checkpoint",
@@ -237,7 +237,11 @@ TABLE_WORDS = {  # tables that need more words
     "soft": ("x,p,q\n1,0.5,0.5\n2,0.9,0.2\n", "data.target=[p,q]", r"row 2: columns p, q hold .*but to 1.1"),
     "lacks": ("x,y,s\n1,a,train\n2,b,train\n3,a,val\n4,c,test\n", "data.split.column=s", r"class c is among the test"),
     "strange": ("x,y,s\n1,a,train\n2,b,later\n", "data.split.column=s", r"row 2: 'later' is not train, val or test"),
-    "weight_none": ("x,w,y\n" + ROWS.replace(",", ",1,"), "data.weight=v", r"no column v: .*there are x, w, y"),
+    "weight_none": (
+        "x,w,y\n" + ROWS.replace(",", ",1,"),
+        "data.weight=v",
+        r"no column v: data.weight names it: there are x, w, y",
+    ),
     "weight_missing": (
         "x,w,y\n1,1,a\n2,,b\n" + ROWS.replace(",", ",1,"),
         "data.weight=w",

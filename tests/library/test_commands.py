@@ -1,7 +1,9 @@
 """The real commands, as processes: what a run leaves, sweeps, evaluate, resume, DDP, and errors in one line."""
 
 import json
+import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from conftest import configure, run_command
 from handed import open_run, train
 
 from classify import load
+from tabrun.training import epochs
 from tabrun.training.train import mendable
 from tabrun.verbs import evaluate
 
@@ -151,3 +154,33 @@ def test_memory_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert words is not None
     assert words.startswith("out of memory: lower data.batch_size or model.hidden")
     assert mendable(RuntimeError("shapes do not fit"), configure(tmp_path)) is None
+
+
+@pytest.mark.parametrize(("monitor", "best"), [("val/loss", min), ("val/accuracy", max)])
+def test_while_it_trains_the_monitored_metric_and_the_best_are_shown(
+    monitor: str, best: Callable[..., float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, caplog: Any
+) -> None:
+    monkeypatch.setattr(epochs, "SECONDS", -1)
+    words = ["data=iris", "trainer.max_epochs=8", "optimizer.lr=2", f"monitor={monitor}"]
+    words += [f"callbacks.{name}.monitor={monitor}" for name in ("checkpoints", "early_stopping")]
+    mode = "min" if best is min else "max"
+    words += [f"mode={mode}", *(f"callbacks.{name}.mode={mode}" for name in ("checkpoints", "early_stopping"))]
+    with caplog.at_level(logging.INFO):
+        train(configure(tmp_path / "off", *words))
+    scores = pl.read_csv(tmp_path / "off" / "log" / "metrics.csv")[monitor].drop_nulls().to_list()[:8]
+    lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("epoch ")]
+    assert [line.split("  ")[-1] for line in lines] == [f"best {best(scores[: i + 1]):.4f}" for i in range(8)]
+    assert lines[7].startswith("epoch 7  train/loss ")
+    assert f"  {monitor} {scores[7]:.4f}  best" in lines[7]
+    assert "best=" not in capsys.readouterr().out
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    train(configure(tmp_path / "on", *words))
+    shown = re.findall(rf"{monitor}=([\d.]+), best=([\d.]+)", capsys.readouterr().out)
+    assert shown[-1] == (f"{scores[7]:.4f}", f"{best(scores):.4f}")
+
+
+def test_a_run_may_have_a_name(tmp_path: Path, inside: Callable[..., Any]) -> None:
+    assert inside("data=iris", "trainer.max_epochs=1", "name=first") is None
+    assert inside("data=iris", "trainer.max_epochs=1", "name=second", "folder='runs/${name}-${seed}'") is None
+    assert len(list(tmp_path.glob("outputs/first/*/metrics.json"))) == 1
+    assert (tmp_path / "runs" / "second-0" / "metrics.json").exists()

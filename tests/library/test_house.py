@@ -16,7 +16,7 @@ from tabrun.runs.build import conf
 from tabrun.tables.data import TabularData
 
 OWN = [  # keys of conf/config.yaml that are the library's; those of a line are taken out together
-    ["folder", "seed", "monitor", "mode", "resume", "rerun", "init_from", "trust", "test"],
+    ["name", "folder", "seed", "monitor", "mode", "resume", "rerun", "init_from", "trust", "test"],
     [f"data.{key}" for key in ("batch_size", "seed", "id", "drop_missing_target", "num_folds", "fold")],
     [f"data.split.{key}" for key in ("validation_fraction", "test_fraction", "seed", "column", "group", "time")],
     [f"data.columns.{key}" for key in ("ignore", "numbers", "categories", "small_integers", "date_parts")],

@@ -2,10 +2,12 @@
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 from conftest import configure
@@ -61,7 +63,7 @@ def test_a_column_that_gives_the_target_away(kind: str) -> None:
     }[kind]
     found = said(base(alive=alive))
     assert list(found) == ["alive"]
-    assert found["alive"].startswith("alone it tells the class of 100.0% of the validation rows")
+    assert found["alive"].startswith("alone it tells the class in 100.0% of 80 validation rows")
     assert "data.columns.ignore=[alive]" in found["alive"]
 
 
@@ -70,10 +72,10 @@ def test_an_index_is_left_out_and_an_id_is_asked_about(caplog: pytest.LogCapture
     data = looked_at(base(**{"": np.arange(ROWS), "number": np.arange(1, ROWS + 1), "customer": 1000 + 3 * order}))
     assert data.schema
     assert data.schema.feature_names == ["x", "z", "customer", "t"]
-    assert "left out, as it numbers the rows: , number (else say data.columns.numbers=['', 'number'])" in caplog.text
+    assert "left out, as it numbers the rows: '', number (else say data.columns.numbers=['', 'number'])" in caplog.text
     assert data.report
-    assert [(one.column, one.what[:35]) for one in data.report[1]] == [
-        ("customer", "another whole number in every row: ")
+    assert [str(one) for one in data.report[1]] == [
+        "column customer: another whole number in each of 240 training rows: an id? data.id=customer carries it along"
     ]
     kept = looked_at(base(number=np.arange(ROWS)), numbers=["number"])
     assert kept.schema
@@ -85,8 +87,14 @@ def test_two_columns_that_are_one() -> None:
     twins = {"inches": frame["x"] * 2.54, "letter": frame["t"].replace({"a": "A", "b": "B", "c": "C"})}
     found = said(base(**twins, raised=frame["x"].exp()))  # of the same order, and not the same
     assert list(found) == ["inches", "letter"]
-    assert found["inches"] == "it holds the same as column x: data.columns.ignore=[inches] leaves it out"
-    assert found["letter"] == "it holds the same as column t: data.columns.ignore=[letter] leaves it out"
+    assert (
+        found["inches"]
+        == "it holds the same as column x in 240 training rows: data.columns.ignore=[inches] leaves it out"
+    )
+    assert (
+        found["letter"]
+        == "it holds the same as column t in 240 training rows: data.columns.ignore=[letter] leaves it out"
+    )
 
 
 def test_rows_that_stand_in_two_parts_and_equal_rows_of_two_classes() -> None:
@@ -111,20 +119,53 @@ def test_rows_that_stand_in_two_parts_and_equal_rows_of_two_classes() -> None:
     assert findings[2].number == pytest.approx(1 - groups["most"].sum() / len(train))
 
 
-@pytest.mark.parametrize(
-    ("value", "is_one"), [(-999.0, True), (9999.0, True), (-1.0, True), (70.0, False), (99.0, False)]
-)
-def test_a_sentinel_is_far_off_and_repeated(value: float, is_one: bool) -> None:
-    found = said(base(age=numbers(3, value))).get("age", "")
-    assert (f"of its values are {value}, far from the others: data.read.null_values=['{value}']" in found) == is_one
+@pytest.mark.parametrize(("value", "is_one"), [(-999, True), (9999, True), (-1, True), (70, False), (99, False)])
+def test_a_sentinel_is_far_off_and_repeated(value: int, is_one: bool) -> None:
+    frame = base(age=numbers(3, value))
+    ages = frame["age"][looked_at(frame).index["train"].numpy()]
+    others = ages.filter(ages != value)
+    share, ends = (ages == value).mean(), f"where the others are from {others.min()} to {others.max()}"
+    what = said(frame).get("age", "")
+    assert what.startswith(f"{value} in {share:.1%} of 240 training rows, {ends}") == is_one
+    assert (f"data.read.null_values=[{value}] has it missing" in what) == is_one
+
+
+def test_the_least_of_a_range_is_no_sentinel() -> None:
+    random = np.random.default_rng(0)
+    assert said(base(cut=random.normal(0, 0.7, ROWS).clip(-1, 1), level=random.integers(-1, 3, ROWS))) == {}
+
+
+def test_whole_numbers_that_are_codes() -> None:
+    random, frame = np.random.default_rng(5), base()
+    yes = (frame["y"] == "yes").to_numpy()
+    meant = np.where(yes, random.choice([2, 9], ROWS), random.choice([1, 4, 30], ROWS))
+    code = np.where(random.random(ROWS) < 0.6, meant, random.choice([1, 2, 4, 9, 30], ROWS))
+    more = {"count": 3 * yes + random.integers(0, 6, ROWS), "any": random.integers(0, 5, ROWS), "code": code}
+    data = looked_at(frame.with_columns(**{name: pl.Series(values) for name, values in more.items()}))
+    assert data.report
+    (found,) = data.report[1]
+    assert (found.column, found.what[:50]) == ("code", "5 whole numbers, each of which says more of the cl")
+    assert found.what.endswith("if they are codes, data.columns.categories=[code]")
+    rows = data.index["train"].numpy()
+    table = pd.DataFrame({"code": code[rows], "yes": yes[rows].astype(float)})
+    means, total = table.groupby("code")["yes"].transform("mean"), table["yes"].var(ddof=0)
+    assert found.number == pytest.approx(means.var(ddof=0) / total)
+    assert f"than their order does ({table.corr()['code']['yes'] ** 2:.1%})" in found.what
+
+
+def test_a_target_of_many_whole_numbers_is_a_quantity() -> None:
+    rings = base().with_columns(y=pl.int_range(ROWS) * 7 % 25)
+    words = "its 25 classes are whole numbers: is it a quantity? That is regression, and data.bins=4 makes four classes"
+    assert said(rings)["y"].startswith(words)
+    assert "y" not in said(rings.with_columns(pl.col("y") % 10))
 
 
 def test_nearly_empty_and_nearly_constant() -> None:
     empty = pl.Series([None if i % 50 else float(i) for i in range(ROWS)])
     same = pl.Series(["k"] * ROWS).scatter(range(0, ROWS, 200), "other")
     found = said(base(empty=empty, same=same))
-    assert "of its values are missing: data.columns.ignore=[empty]" in found["empty"]
-    assert found["same"].endswith("of its values are k")
+    assert " of 240 training rows: data.columns.ignore=[empty]" in found["empty"]
+    assert re.fullmatch(r"k in 99.\d\d% of 240 training rows", found["same"])
 
 
 def test_a_rare_class_says_that_accuracy_says_little() -> None:
@@ -154,7 +195,10 @@ def test_what_became_of_the_columns(tmp_path: Path, caplog: pytest.LogCaptureFix
     train_rows = frame[data.index["train"].numpy()]
     for name in ("t", "gone", "y"):
         row = table.filter(pl.col("column") == name)
-        assert (row["distinct"][0], row["missing"][0]) == (train_rows[name].n_unique(), train_rows[name].null_count())
+        assert (row["distinct"][0], row["missing"][0]) == (
+            train_rows[name].drop_nulls().n_unique(),
+            train_rows[name].null_count(),
+        )
     assert table.filter(pl.col("column") == "when")["values"][0] == "2020-01-01 to 2020-01-28"
     assert "read as 1.234,5" in table.filter(pl.col("column") == "price")["noticed"][0]
     counts = {part: data.labels[data.index[part]].bincount().tolist() for part in ("train", "val", "test")}
@@ -181,3 +225,12 @@ def test_the_folds_of_an_ensemble_are_no_rows_in_two_parts(tmp_path: Path, caplo
     rows = described(data).splitlines()[-1]
     assert rows.startswith("rows: train 120 (setosa 40, versicolor 40, virginica 40); test 30")
     assert "; fold2 40 (" in rows
+
+
+def test_columns_may_be_called_as_polars_calls_its_own() -> None:
+    frame = base().rename({"t": "count", "y": "len", "z": "literal"})
+    for target in ("len", "count"):
+        data = TabularData("table", lambda **_: frame, target, Split(), Columns(), rare_classes="merge")
+        data.setup()
+        assert data.report
+        assert data.report[0]["column"].to_list() == ["x", "literal", "count", "len"]

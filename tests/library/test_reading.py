@@ -6,6 +6,7 @@ import logging
 import math
 import sqlite3
 import zipfile
+from dataclasses import replace
 from datetime import date, datetime
 from functools import partial
 from pathlib import Path
@@ -55,7 +56,7 @@ AS_WRITTEN: dict[str, tuple[list[str], list[Any]]] = {
     "thousands of quotes": (["1'234.5", "12'345.0", "3.25"], [1234.5, 12345.0, 3.25]),
     "dollars": (["$1,169.00", "$5.00", "-$3.50"], [1169.0, 5.0, -3.5]),
     "euros": (["1.169,00 €", "5,00 €", "-3,50 €"], [1169.0, 5.0, -3.5]),
-    "codes of currencies": (["USD 5.25", "USD 1,000", "EUR 3"], [5.25, 1000.0, 3.0]),
+    "codes of currencies": (["EUR 5.25", "EUR 1,000", "3 EUR"], [5.25, 1000.0, 3.0]),
     "percent": (["22.0%", "7.5 %", "100%"], [0.22, 0.075, 1.0]),
     "parentheses": (["(5.5)", "7.25", "(1,000)"], [-5.5, 7.25, -1000.0]),
     "a typographic minus": (["\u22125.5", "7.25"], [-5.5, 7.25]),
@@ -203,18 +204,24 @@ def test_other_kinds_of_files(tmp_path: Path) -> None:
     frame.write_ipc(tmp_path / "table.arrow")
     frame.write_ndjson(tmp_path / "table.json")
     frame.write_parquet(tmp_path / "table.parquet")
+    frame.write_json(tmp_path / "list.json")
     with sqlite3.connect(tmp_path / "shop.db") as base:
         base.execute("create table t (x real, t text, y text)")
         base.executemany("insert into t values (?, ?, ?)", frame.rows())
     base.close()
     write_workbook(frame, tmp_path / "table.xlsx")
-    for name in ("table.arrow", "table.json", "table.parquet"):
+    for name in ("table.arrow", "table.json", "list.json", "table.parquet"):
         assert frame_of(tmp_path / name, read=tabrun.read_parquet).equals(frame), name
     assert frame_of(tmp_path / "table.xlsx", read=tabrun.read_excel).equals(frame)
     with pytest.raises(UserError, match=r"table.xlsx is not a Parquet file but Excel: say data=excel"):
         frame_of(tmp_path / "table.xlsx", read=tabrun.read_parquet)
     with pytest.raises(UserError, match=r"table.xlsx is no Excel that can be read: .*2"):
         frame_of(tmp_path / "table.xlsx", read=partial(tabrun.read_excel, sheet=2))
+    words = ["data=excel", f"data.path={tmp_path}/table.xlsx", "data.target=y", "data.read.sheet=table"]
+    train(configure(tmp_path / "sheet", *words, "trainer.max_epochs=1"))
+    assert len(open_run(tmp_path / "sheet").table(str(tmp_path / "table.xlsx")).frame()) == 60
+    with pytest.raises(UserError, match=r"no matching sheet .* 'May' \(data.read.sheet=May\)"):  # as the run's own
+        replace(open_run(tmp_path / "sheet").table(str(tmp_path / "table.xlsx")), sheet="May").frame()
     query = lambda **words: tabrun.read_sql(query="select * from t", **words)  # noqa: E731
     assert frame_of(f"sqlite:///{tmp_path}/shop.db", read=query).equals(frame)
     words = ["data=sql", f"data.path=sqlite:///{tmp_path}/shop.db", "data.target=y", "trainer.max_epochs=1"]
@@ -235,7 +242,7 @@ def test_names_of_columns_but_for_case_and_blanks(tmp_path: Path, caplog: pytest
     run = open_run(tmp_path / "run")
     assert run.schema.rows(run.table(str(file)).frame()).tolist() == [[1.0], [2.5]] * 5
     file.write_text("Age,Class\n" + "1,a\n2.5,b\n" * 20)
-    with pytest.raises(UserError, match=r"there is no column clas \(did you mean 'Class'\?\)"):
+    with pytest.raises(UserError, match=r"there is no column clas: data.target names it \(did you mean 'Class'\?\)"):
         frame_of(file, target="clas")
 
 
@@ -277,11 +284,11 @@ WRONG: dict[str, tuple[str, str]] = {  # a file: what is said of it
     ),
     "two headers": (
         "x,y\nkg,class\n" + "1.5,a\n2.5,b\n" * 20,
-        r"column x, row 1: 'kg', where the rows below hold .*second header",
+        r"column x, row 1: 'kg', where the rows below hold .* is it a header\? leave",
     ),
     "a header among rows": (
         "x,y\n" + "1.5,a\n2.5,b\n" * 20 + "x,y\n" + "1,a\n",
-        r"column x, row 41: the header stands here again",
+        r"table.csv: row 41: the header stands here again",
     ),
 }
 
@@ -363,3 +370,32 @@ def test_what_is_taken_as_missing_is_said_once(tmp_path: Path, caplog: pytest.Lo
         train(configure(tmp_path / "run", *words))
         list(open_run(tmp_path / "run").table(str(file)).batches())
     assert caplog.text.count("column x: '-' is taken as missing") == 1
+
+
+def test_a_target_of_quantities_may_have_a_decimal_comma(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plain, comma = tmp_path / "plain.csv", tmp_path / "comma.csv"
+    rows = [(i * 7 % 11, i * 13 % 17 + i / 64) for i in range(ROWS)]
+    plain.write_text("x,y\n" + "".join(f"{x},{y}\n" for x, y in rows))
+    comma.write_text(plain.read_text().replace(",", ";").replace(".", ","))
+    classes = []
+    for file in (plain, comma):
+        words = ["data=csv", f"data.path={file}", "data.target=y", "data.bins=4", "trainer.max_epochs=1"]
+        train(configure(tmp_path / file.stem, *words))
+        run = open_run(tmp_path / file.stem)
+        classes.append(run.schema.classes)
+        assert run.labelled(str(file))[1].tolist() == run.data().labels.tolist()  # as another table too
+    assert classes[0] == classes[1]
+    assert "read as 1,234.5: y" not in caplog.text  # which is said of nothing plain
+    pl.DataFrame({"x": range(ROWS), "y": [0] * 50 + [1, 2, 3, 4, 5] * 2}).write_csv(plain)
+    data = set_up(configure(tmp_path, "data=csv", f"data.path={plain}", "data.target=y", "data.bins=4"))
+    assert data.schema.classes == ("above 0.0", "up to 0.0")
+    assert "data.bins=4 make 2 classes, as many rows share a value" in caplog.text
+
+
+def test_numbers_as_marks_of_missing_values(tmp_path: Path) -> None:
+    file = written(tmp_path, ["1.5", "-999", "-999.0", "2"])
+    found = frame_of(file, read=partial(tabrun.read_csv, null_values=[-999]))
+    assert found["x"].to_list()[:4] == [1.5, None, None, 2.0]
+    words = ["data=csv", f"data.path={file}", "data.target=y", "data.read.null_values=[-999]", "trainer.max_epochs=1"]
+    train(configure(tmp_path / "run", *words))
+    assert open_run(tmp_path / "run").table(str(file)).frame()["x"].to_list()[:2] == [1.5, None]

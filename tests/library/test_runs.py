@@ -93,7 +93,7 @@ def test_columns_are_kept_and_unseen_values_counted(tmp_path: Path, caplog: pyte
     frame = pl.DataFrame({"key": ["1", "2", "3"], "x": [0.5, 1, 2], "t": ["a", "zzz", None], "note": ["u", "v", "w"]})
     frame.write_csv(tmp_path / "new.csv")
     run = open_run(tmp_path / "run")
-    found = pl.concat(predict.predict(run, str(tmp_path / "new.csv"), keep=["note", "key"]))
+    found = pl.concat(predict.predict(run, str(tmp_path / "new.csv"), keep=["note", "key", "note"]))
     assert found.columns[:2] == ["key", "note"]
     assert found["note"].to_list() == ["u", "v", "w"]
     assert "values that training never saw: 1 in t" in caplog.text

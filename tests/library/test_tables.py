@@ -123,7 +123,7 @@ def test_columns_can_be_forced() -> None:
     assert [c.name for c in schema.categories] == ["plan", "code"]
     assert {"text"} == {n.name for n in schema.numbers} - {"age", "joined", "active"}
     assert [c.name for c in fit(frame, small_integers=3).categories] == ["plan", "code", "text"]
-    with pytest.raises(ValueError, match=r"no column cod .did you mean 'code'\?"):
+    with pytest.raises(ValueError, match=r"no column cod: data.columns.categories names it .did you mean 'code'\?"):
         fit(frame, categories=["cod"])
 
 
@@ -654,7 +654,7 @@ def test_integers_that_turn_to_fractions_are_numbers_all_the_same(tmp_path: Path
 
 def test_quoted_lines_blank_lines_and_a_mark_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_file, "BLOCK_BYTES", 64)  # cuts within rows, and within quotes
-    texts = ["two\nlines", 'a "quote"', "plain, with a comma", "end\r\n"] * 20
+    texts = ["two\nlines", 'a "quote"', "plain, with a comma", "end\r\nhere"] * 20
     frame = pl.DataFrame({"text": texts, "x": range(80), "y": ["a", "b"] * 40})
     (tmp_path / "table.csv").write_bytes(b"\xef\xbb\xbf" + frame.write_csv().encode() + b"\n\n")
     assert read_csv(str(tmp_path / "table.csv"), "y").equals(frame)
@@ -707,7 +707,9 @@ def test_what_is_said_of_columns_reaches_the_file(tmp_path: Path, run_of: Callab
     assert out["id"].to_list() == ["007", "C8", "9", "9", "9"]
     expected = pl.DataFrame({"code": ["001", "001", "002", "?", "?"], "x": [1.0] * 5, "late": [None] * 5})
     np.testing.assert_array_equal(out[:, 1:3].to_numpy(), run.classifier().predict_proba(expected))
-    with pytest.raises(ValueError, match=r"table.csv: there is no column nota \(did you mean 'note'\?\)"):
+    with pytest.raises(
+        ValueError, match=r"table.csv: there is no column nota: data.columns.ignore names it \(did you mean 'note'\?\)"
+    ):
         run_of(tmp_path / "table.csv", *words, "data.columns.ignore=[nota]", "data.read.head=1000")
     with pytest.raises(ValueError, match=r"table.csv: column note, row 201: 'none' is not a number, as the rows"):
         run_of(tmp_path / "table.csv", "data.columns.ignore=[id,home]", "data.read.head=100")

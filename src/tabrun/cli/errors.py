@@ -58,6 +58,8 @@ def checkpoint_file(path: str | Path, name: str = "best") -> Path:
 
 
 def check_file(path: str) -> None:
+    if Path(path).is_dir():
+        raise UserError(f"{path} is a folder: name a file")
     if not Path(path).is_file():
         raise UserError(f"there is no file {path}")
 

@@ -16,7 +16,8 @@ from tabrun.cli.errors import UserError
 from tabrun.runs.build import Build
 
 DEFAULTS: dict[str, Any] = {  # of the keys that the library reads; Hydra puts them under conf/'s, which may lack some
-    **{"folder": "outputs/${now:%Y-%m-%d}/${now:%H-%M-%S-%f}", "seed": 0, "monitor": "val/loss", "mode": "auto"},
+    **{"name": "${now:%Y-%m-%d}", "folder": "outputs/${name}/${now:%H-%M-%S-%f}"},
+    **{"seed": 0, "monitor": "val/loss", "mode": "auto"},
     **{"resume": None, "rerun": None, "init_from": None, "trust": False, "test": True},
     "data": {"batch_size": 32, "seed": "${seed}", "drop_missing_target": False, "columns": {"ignore": []}}
     | dict.fromkeys(("id", "weight"))

@@ -31,9 +31,9 @@ class Dialect:
 def dialect(path: str, file: BinaryIO, separator: str | None, header: bool | None) -> Dialect:
     """As said, or else as its first rows tell; UserError when the columns cannot be told apart."""
     csv.field_size_limit(sys.maxsize)
+    if header not in (None, True, False):
+        raise UserError(f"data.read.header={header} is not true or false")
     lines = [first_record(file) for _ in range(LOOKED_AT)]
-    if b"\0" in lines[0]:
-        raise UserError(f"{path} is no text, or text in UTF-16 without its mark: say data.read.encoding=utf-16-le")
     if b"\r" in lines[0].rstrip() and b'"' not in lines[0]:
         raise UserError(f"{path} ends its lines with \\r alone: save it with \\n")
     try:
@@ -48,7 +48,8 @@ def dialect(path: str, file: BinaryIO, separator: str | None, header: bool | Non
     names, *rows = csv.reader(io.StringIO("".join([first, *rest]), newline=""), delimiter=separator)
     names = [name.strip() for name in names]
     if header is None and unnamed(names, rows):
-        what = f"its first row, {', '.join(names[:3])}, looks like the rows below it, not like names of columns"
+        again = f", and stands again in row {rows.index(names) + 1}" if names in rows else ""
+        what = f"its first row, {', '.join(names[:3])}, looks like the rows below it{again}, not like names of columns"
         raise UserError(f"{path}: {what}: say data.read.header=false, or true")
     if header is False:
         return Dialect([f"c{i}" for i in range(len(names))], separator, False)
@@ -117,14 +118,17 @@ def mended(text: pl.DataFrame, types: Mapping[str, Any], given: Container[str]) 
     return found
 
 
-def explain_rows(block: bytes, separator: str, num_columns: int) -> None:
-    """Raises RowError at the block's first row that is not UTF-8, or has not as many fields as the header."""
+def explain_rows(block: bytes, separator: str, names: list[str]) -> None:
+    """Raises RowError at the block's first row that is not UTF-8, or has not as many fields as the header's names."""
     row = 0
     try:
         text = io.StringIO(block.decode(), newline="")
         for row, fields in enumerate(csv.reader(text, delimiter=separator, strict=True)):
-            if len(fields) != num_columns and fields:
-                raise RowError("", row, f"{len(fields)} fields, where the header has {num_columns}")
+            if len(fields) != len(names) and fields:
+                header = f"{len(names)} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
+                hint = f": {separator!r} within a text needs quotes around it" if len(fields) > len(names) else ""
+                hint = ": its first line must name the columns" if len(names) == 1 else hint
+                raise RowError("", row, f"{len(fields)} fields, where the header has {header}{hint}")
     except UnicodeDecodeError as error:
         row = block.count(b"\n", 0, error.start)
         raise RowError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,7 +38,7 @@ def csv_batches(
     given = {name: kinds[name] or pl.String() for name in names if name in kinds}
     unread = [pl.lit(None).alias(name) for name in given if kinds[name] is None]
     types = dict.fromkeys(names, pl.String()) | given
-    options: dict[str, Any] = {"separator": separator, "null_values": list(null_values), "has_header": False}
+    options: dict[str, Any] = {"separator": separator, "null_values": texts_of(null_values), "has_header": False}
     read = partial(read_block, options, [i for i, name in enumerate(names) if name in verbatim])
     for block in ahead(blocks(path, encoding, found.header)):
         with numbered(range(start, sys.maxsize)):
@@ -47,18 +48,19 @@ def csv_batches(
                     types = dict(pl.scan_csv(io.BytesIO(block), **told).collect_schema()) | given
                     types = narrowed(types, partial(read, block), head, given)
                 frame = read(block, types)
-                if wide := [c.name for c in frame if c.dtype == pl.Float32 and c.is_infinite().any()]:
+                most = frame.select(pl.col(pl.Float32).abs().max())
+                if wide := [c.name for c in most if c[0] == math.inf]:
                     types |= dict.fromkeys(wide, pl.Float64())
                     frame = read(block, types)
             except pl.exceptions.PolarsError:
-                explain_rows(block, separator, len(names))
+                explain_rows(block, separator, names)
                 try:
                     types |= mended(read(block, dict.fromkeys(names, pl.String)), types, given)
                     frame = read(block, types)
                 except pl.exceptions.PolarsError as error:
                     explain_quotes(block, error)
             if frame[:, -1].null_count():  # polars fills short rows, and blank lines, with missing values
-                explain_rows(block, separator, len(names))
+                explain_rows(block, separator, names)
                 frame = frame.filter(~pl.all_horizontal(pl.all().is_null()))
         start += len(frame)
         if len(frame):
@@ -89,6 +91,13 @@ def read_block(options: dict[str, Any], verbatim: list[int], block: bytes, types
         without = {**options, "null_values": []}
         frame = frame.with_columns(pl.read_csv(block, schema=types, columns=verbatim, **without))
     return frame
+
+
+def texts_of(values: Sequence[Any]) -> list[str]:
+    """How these may stand in a file: a number such as -999 also as -999.0."""
+    numbers = [value for value in values if not isinstance(value, str)]
+    whole = [str(int(value)) for value in numbers if value == int(value)]
+    return [*dict.fromkeys([*map(str, values), *whole, *(str(float(value)) for value in numbers)])]
 
 
 def one_byte(separator: str) -> str:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from tabrun.cli.errors import UserError
+from tabrun.cli.errors import UserError, check_file
 from tabrun.reading.files import files_of, kind_of
-from tabrun.reading.reader import Table, whole
+from tabrun.reading.reader import Table
 
 SHIPPED = ("breast_cancer", "iris", "wine", "digits")
 
@@ -66,34 +66,43 @@ def read_csv(
 
 
 def read_parquet(path: str, target: object = None, kinds: object = None) -> pl.DataFrame:
-    """A Parquet file, or one of Arrow or of JSON lines, which have kinds of their own."""
+    """A Parquet file, or one of Arrow or of JSON, which have kinds of their own."""
     for file in files_of(path):
-        if (kind := kind_of(file)) not in ("Parquet", "Arrow", "JSON lines"):
+        if (kind := kind_of(file)) not in ("Parquet", "Arrow", "JSON lines", "JSON"):
             raise UserError(
                 f"{file} is not a Parquet file but {kind}: say data={'excel' if kind == 'Excel' else 'csv'}"
             )
     return Table(path).frame()
 
 
-def read_excel(path: str, target: object = None, sheet: str | int = 1, kinds: object = None) -> pl.DataFrame:
-    """A sheet of an Excel workbook, by its name or number from 1."""
+def read_excel(path: str, target: object = None, sheet: str | int | None = None, kinds: object = None) -> pl.DataFrame:
+    """A sheet of an Excel workbook, by its name or number from 1; the first, if nothing is said."""
     if (kind := kind_of(path)) != "Excel":
         raise UserError(f"{path} is a file of {kind}, no Excel workbook: say data=csv or data=parquet")
-    return whole(path, "Excel", **{"sheet_name" if isinstance(sheet, str) else "sheet_id": sheet})
+    if not (sheet is None or isinstance(sheet, str) or (type(sheet) is int and sheet > 0)):
+        raise UserError(f"data.read.sheet={sheet} is not a sheet's number from 1, or its name")
+    return Table(path, sheet=sheet).frame()
 
 
 def read_sql(path: str, query: str, target: object = None, kinds: object = None) -> pl.DataFrame:
     """What a query gives of a database; path: its URI, such as sqlite:///shop.db."""
     try:
-        from sqlalchemy import create_engine
+        from sqlalchemy import create_engine, make_url
         from sqlalchemy.exc import SQLAlchemyError
     except ImportError as error:
         raise UserError(f"data=sql: {error}: pip install -e '.[sql]'") from None
+    if "://" not in path:
+        raise UserError(f"data.path={path} is not a database's URI, such as sqlite:///shop.db")
     try:
-        with create_engine(path).connect() as connection:
+        url = make_url(path)
+        if url.get_backend_name() == "sqlite" and url.database:
+            check_file(url.database)  # or SQLite would make one
+        with create_engine(url).connect() as connection:
             frame = pl.read_database(query, connection)
     except (SQLAlchemyError, ImportError, pl.exceptions.PolarsError) as error:
-        raise UserError(f"{path}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{path}: data.read.query={query}: {str(error).splitlines()[0]}") from error
+    except AttributeError:  # of polars, where there is no table
+        raise UserError(f"{path}: data.read.query={query} is no query for rows") from None
     if not len(frame):
         raise UserError(f"{path}: data.read.query={query} gives no rows")
     return frame

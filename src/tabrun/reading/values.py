@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 OFFSET_FROM = 1000  # standard deviations between 0 and the mean, above which float32 would lose digits
 
 
+HEADER = "the header stands here again: leave this row out"
+
+
 class RowError(UserError):
     """What is wrong in a row, counted from 0; whoever took that row from a longer table says where (`numbered`)."""
 
@@ -44,6 +47,8 @@ def check_rows(column: pl.Series, wrong: pl.Series | np.ndarray, what: str) -> N
     """Raises RowError with the first value that is `wrong`, (rows,), and what is wrong with it."""
     if wrong.any():
         row = int(pl.Series(wrong).arg_max() or 0)
+        if column[row] == column.name:
+            raise RowError(column.name, row, HEADER)
         raise RowError(column.name, row, f"{column[row]!r}{what}")
 
 
@@ -134,7 +139,10 @@ def known(frame: pl.DataFrame, names: Iterable[str], why: str = "") -> None:
         if name not in frame.columns:
             close = difflib.get_close_matches(name, frame.columns, 1)
             hint = f" (did you mean {close[0]!r}?)" if close else ""  # quoted, as it may hold spaces
-            raise UserError(f"there is no column {name}{why}{hint}: there are {', '.join(frame.columns[:20])}")
+            there = f"there are {', '.join(frame.columns[:20])}"
+            if len(frame.columns) == 1 and not frame.columns[0].isidentifier():
+                there = f"there is one, {frame.columns[0]!r}: if it is several, say data.read.separator"
+            raise UserError(f"there is no column {name}{why}{hint}: {there}")
 
 
 def alike(names: Iterable[str], wanted: Iterable[str]) -> dict[str, str]:

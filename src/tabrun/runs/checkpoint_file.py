@@ -28,7 +28,7 @@ KINDS: dict[str, Any] = {
     **{f"config.data.{key}": dict[str, Any] for key in ("read", "split", "columns")},
     **{f"config.data.split.{key}": NAME for key in ("column", "group", "time")},
     **{"config.data.id": NAME | list[str | int], "config.data.columns.ignore": list[str | int]},
-    **{"config.data.read.separator": str | None, "config.data.read.null_values": list[str] | None},
+    **{"config.data.read.separator": str | None, "config.data.read.null_values": list[str | int | float] | None},
     **{"config.ensemble": dict[str, int | list[dict[str, Any]] | None] | None, "config.data.drop_missing_target": bool},
     **{"state_dict": dict[str, Tensor], "epoch": range(2**53)},
     **{"record.threads": range(1, 1025), "record.device": str, "record.data_sha256": str},

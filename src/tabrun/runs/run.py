@@ -115,7 +115,7 @@ class Run:
         data, targets = self.config["data"], columns_of(self.schema.target)
         kind = "Float64" if data.get("bins") else self.schema.target_kind
         kinds = self.schema.kinds | dict.fromkeys(targets, polars_type(kind))
-        words = ("separator", "null_values", "header", "encoding")
+        words = ("separator", "null_values", "header", "encoding", "sheet")
         options = {key: data["read"][key] for key in words if key in data["read"]}
         formats = dict(self.schema.formats)
         return Table(path, kinds, **options, verbatim=columns_of(data["id"]), formats=formats)

@@ -46,6 +46,8 @@ class Columns:
     def __post_init__(self) -> None:
         for name in ("ignore", "numbers", "categories"):  # a column may be called 1
             object.__setattr__(self, name, tuple(map(str, getattr(self, name))))
+        if self.formats is not None and not isinstance(self.formats, Mapping):
+            raise UserError(f"data.columns.formats={self.formats} is no group of keys, as in {{price: text}}")
         if wrong := set(self.date_parts) - set(DATE_PARTS):
             raise UserError(f"data.columns.date_parts: {wrong.pop()} is not month, weekday or hour")
         if strange := [f"{name}: {word}" for name, word in (self.formats or {}).items() if word not in NAMES]:

@@ -19,7 +19,8 @@ from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from tabrun.cli.errors import UserError
-from tabrun.reading.formats import as_told, told
+from tabrun.reading.formats import as_told
+from tabrun.reading.guess import told
 from tabrun.reading.reader import in_file
 from tabrun.reading.values import alike, as_class, columns_of, known, numbered
 from tabrun.tables.batches import EVALUATION_BATCH, Batches
@@ -80,10 +81,9 @@ class TabularData(lightning.LightningDataModule):
         self.weight = None if weight is None else str(weight)
         self.split = replace(split, num_folds=num_folds, fold=fold)
         self.drop_missing_target, self.seed, self.schema = drop_missing_target, seed, schema
-        self.batch_size, self.batches_per_step = batch_size or 0, batches_per_step
+        self.batch_size, self.batches_per_step, self.ensemble_folds = batch_size or 0, batches_per_step, ensemble_folds
         self.look, self.positive, self.wanted = look, positive, Wanted(rare_classes, rare_below, bins)
         self.report: tuple[pl.DataFrame, list[Finding]] | None = None
-        self.ensemble_folds = ensemble_folds
         self.index: dict[str, Tensor] = {}
         self.weights: Tensor | None = None
         self.check_names()
@@ -105,8 +105,9 @@ class TabularData(lightning.LightningDataModule):
                 (codes, names), folds = classes_of(frame, self.target), self.ensemble_folds
                 split = partial(self.split.folds, num_folds=folds) if folds else self.split.rows
                 parts = split(frame, codes, names)
+                for key in ("id", "weight"):
+                    known(frame, columns_of(getattr(self, key)), f": data.{key} names it")
                 unused = self.unused()
-                known(frame, unused)
                 if not self.schema:
                     asked = [*self.columns.numbers, *self.columns.categories, *self.columns.ignore, *unused]
                     unused |= numbered_rows(frame, {*asked, *columns_of(self.target)})
@@ -141,8 +142,8 @@ class TabularData(lightning.LightningDataModule):
         kinds |= dict.fromkeys([*self.columns.numbers, *formats], pl.String())
         for inferred in (*columns_of(self.target), *columns_of(self.split.time)):
             kinds.pop(inferred, None)
-        if not isinstance(self.target, str) or self.wanted.bins:
-            kinds |= dict.fromkeys(columns_of(self.target), pl.Float64())  # checked to sum to 1, or cut
+        if not isinstance(self.target, str) or self.wanted.bins:  # checked to sum to 1, or cut
+            kinds |= dict.fromkeys(columns_of(self.target), pl.String() if self.wanted.bins else pl.Float64())
         frame = self.read(path=self.path, target=self.target, kinds=kinds)
         if self.target == "-1" and "-1" not in frame.columns:
             self.target = frame.columns[-1]
@@ -152,7 +153,7 @@ class TabularData(lightning.LightningDataModule):
         if not self.schema:
             skip = {*self.id, *columns_of(self.split.column), *columns_of(self.split.group), *self.columns.ignore}
             skip |= {*self.columns.categories, *columns_of(self.weight)}
-            self.formats = told(frame, formats, skip, targets, self.columns.numbers)
+            self.formats = told(frame, formats, skip, () if self.wanted.bins else targets, self.columns.numbers)
         frame = as_told(frame, self.formats, self.id)
         return with_target(frame, self.target, self.drop_missing_target, self.wanted)
 

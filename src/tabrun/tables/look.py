@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from tabrun.reading.values import numbered
 from tabrun.tables.columns import Category, Number
+from tabrun.tables.finding import Finding, of_column
 from tabrun.tables.schema import Schema
 
 log = logging.getLogger(__name__)
 
 SAMPLE, TREE_ROWS = 10_000, 2_000  # training rows that are looked at
+MOST_CLASSES = 20  # whole numbers above which a target is taken for a quantity
 MOST_ROWS, MOST_COLUMNS = 200_000, 300  # above which equal rows, and equal columns, are not looked for
-SENTINEL = re.compile(r"-?9{2,}(\.0)?|-1(\.0)?|-?9{2,}8(\.0)?")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """column: its name, or "" of the whole table. what: in words, with the key to act by. number: what was measured."""
-
-    column: str
-    what: str
-    number: float
-
-    def __str__(self) -> str:
-        return f"{f'column {self.column}: ' if self.column else ''}{self.what}"
 
 
 def is_index(column: pl.Series) -> bool:
@@ -48,7 +34,8 @@ def numbered_rows(frame: pl.DataFrame, asked: Collection[str]) -> dict[str, str]
     found = [name for name in rest if is_index(frame[name])]
     if not found or len(found) == len(rest):
         return {}
-    log.warning("left out, as it numbers the rows: %s (else say data.columns.numbers=%s)", ", ".join(found), found)
+    names = ", ".join(name or "''" for name in found)
+    log.warning("left out, as it numbers the rows: %s (else say data.columns.numbers=%s)", names, found)
     return dict.fromkeys(found, "left out: numbers the rows")
 
 
@@ -58,20 +45,24 @@ def spread(rows: np.ndarray, most: int) -> np.ndarray:
 
 
 def look(
-    frame: pl.DataFrame, schema: Schema, labels: np.ndarray, parts: Mapping[str, np.ndarray], columns: Sequence[str],
-    cases: Sequence[str],
+    frame: pl.DataFrame, sample: pl.DataFrame, schema: Schema, labels: np.ndarray, parts: Mapping[str, np.ndarray],
+    columns: Sequence[str], cases: Sequence[str],
 ) -> list[Finding]:  # fmt: skip
     """What the training rows of these columns show. labels: class indices of all rows, (rows,).
 
-    cases: the columns that tell one case from another: these, ids and the target.
+    sample: so many of the training rows as `spread` takes. cases: the columns that tell one case from another: these,
+    ids and the target.
     """
-    train = frame.select(columns).select(pl.all().gather(spread(parts["train"], SAMPLE)))
+    rows = spread(parts["train"], SAMPLE)
     features = {feature.name: feature for feature in schema.features}
     found = [*giveaways(frame, features, labels, parts), *repeated_rows(frame.select(cases), parts)]
     found += equal_rows(frame.select([*features]), labels, parts["train"])
-    found += same_columns(train.select([*features]))
+    found += same_columns(sample.select([*features]))
     for name in columns:
-        found += of_column(train[name], features.get(name))
+        found += of_column(sample[name], features.get(name), labels[rows])
+    if len(schema.classes) > MOST_CLASSES and "Int" in schema.target_kind:
+        what = f"its {len(schema.classes)} classes are whole numbers: is it a quantity? That is regression, and "
+        found.append(Finding(str(schema.target), f"{what}data.bins=4 makes four classes of it", len(schema.classes)))
     counts = np.array(schema.class_counts, float)
     if counts.min() > 0 and counts.max() > 20 * counts.min():
         rarest = schema.classes[int(counts.argmin())]
@@ -100,10 +91,9 @@ def giveaways(
     usual = np.median([*errors.values(), float((labels[val] != majority).mean())]) if errors else 0.0
     for name, error in errors.items():
         if error <= 0.02 and error <= usual / 10:
-            what = (
-                f"alone it tells the class of {1 - error:.1%} of the validation rows: is it the target in other words, "
-            )
-            yield Finding(name, f"{what}or known only later? data.columns.ignore=[{name}] leaves it out", 1 - error)
+            what = f"alone it tells the class in {1 - error:.1%} of {len(val):,} validation rows: is it the target in "
+            todo = f"other words, or known only later? data.columns.ignore=[{name}] leaves it out"
+            yield Finding(name, what + todo, 1 - error)
 
 
 def error_alone(one: np.ndarray, own: np.ndarray, other: np.ndarray, truth: np.ndarray, category: bool) -> float:
@@ -157,8 +147,8 @@ def same_columns(train: pl.DataFrame) -> Iterator[Finding]:
             code = first_seen(column)
         key = code.tobytes()
         if key in seen and len(np.unique(code)) > 1:
-            what = f"it holds the same as column {seen[key]}: data.columns.ignore=[{name}] leaves it out"
-            yield Finding(name, what, 1.0)
+            what = f"it holds the same as column {seen[key]} in {len(train):,} training rows: "
+            yield Finding(name, f"{what}data.columns.ignore=[{name}] leaves it out", 1.0)
         seen.setdefault(key, name)
 
 
@@ -167,34 +157,3 @@ def first_seen(column: pl.Series) -> np.ndarray:
     text = column.cast(pl.String).fill_null("")
     order = {value: i for i, value in enumerate(text.unique(maintain_order=True))}
     return text.replace_strict(order, return_dtype=pl.Int64).to_numpy()
-
-
-def of_column(column: pl.Series, feature: Number | Category | None) -> Iterator[Finding]:
-    """What one column shows by itself."""
-    name, size = column.name, len(column)
-    missing = column.null_count() / size
-    if missing > 0.95:
-        what = f"{missing:.1%} of its values are missing: data.columns.ignore=[{name}] leaves it out"
-        yield Finding(name, what, missing)
-        return
-    if feature is None:
-        return
-    values = column.drop_nulls()
-    top, count = next(values.value_counts(sort=True).iter_rows())
-    if count > 0.99 * len(values):
-        yield Finding(name, f"{count / len(values):.2%} of its values are {top}", count / len(values))
-        return
-    if not isinstance(feature, Number) or not column.dtype.is_numeric():
-        return
-    if column.dtype.is_integer() and values.n_unique() == len(values) > 50:
-        yield Finding(name, f"another whole number in every row: an id? data.id={name} carries it along", 1.0)
-    ends: Any = (values.min(), values.max())
-    for value in ends:
-        rest = values.filter(values != value)
-        if not len(rest) or not SENTINEL.fullmatch(str(value)):
-            continue
-        low, high = float(rest.min()), float(rest.max())  # type: ignore[arg-type]
-        often, gap = 1 - len(rest) / len(values), max(low - value, value - high)
-        if often > 0.005 and gap > (0 if value == -1 else high - low):
-            what = f"{often:.1%} of its values are {value}, far from the others: data.read.null_values=['{value}'] has"
-            yield Finding(name, f"{what} them missing", often)

@@ -51,7 +51,8 @@ class Schema:
         formats: those by which the columns of text were read.
         """
         targets = [target] if isinstance(target, str) else list(target)
-        known(frame, [*columns.ignore, *columns.numbers, *columns.categories])
+        for key in ("ignore", "numbers", "categories", "formats"):
+            known(frame, getattr(columns, key) or (), f": data.columns.{key} names it")
         made: list[Number | Category] = []
         left_out: dict[str, list[str]] = {}
         for name in frame.columns:
@@ -67,8 +68,8 @@ class Schema:
         if not made:
             raise UserError("every feature column is constant or left out: there is nothing to learn from")
         if isinstance(target, str):
-            counted = frame[target].gather(rows).value_counts().sort(target)
-            classes, counts = [as_class(value) for value in counted[target]], counted["count"].to_list()
+            counted = frame[target].alias("value").gather(rows).value_counts().sort("value")
+            classes, counts = [as_class(value) for value in counted["value"]], counted["count"].to_list()
         else:
             classes, counts = targets, [float(frame[name].gather(rows).sum()) for name in targets]
         named = target if isinstance(target, str) else tuple(target)

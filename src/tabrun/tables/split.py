@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from tabrun.cli.errors import UserError
-from tabrun.reading.values import check_kind, check_rows, known
+from tabrun.reading.values import check_kind, check_rows, columns_of, known
 
 NAMES = ("train", "val", "test")
 
@@ -57,7 +57,8 @@ class Split:
             )
         if self.validation_fraction + self.test_fraction >= 1:
             raise UserError("data.split: validation_fraction + test_fraction leave no rows to train on")
-        known(frame, self.columns)
+        for key in ("column", "group", "time"):
+            known(frame, columns_of(getattr(self, key)), f": data.split.{key} names it")
         for name in self.columns:
             check_kind(frame[name], "data.split takes text, numbers or dates")
         if self.column:

@@ -13,7 +13,7 @@ import polars as pl
 import torch
 
 from tabrun.cli.errors import UserError
-from tabrun.reading.values import RowError, as_class, as_float64, check_kind, check_rows, columns_of, known
+from tabrun.reading.values import RowError, as_class, as_float64, check_kind, check_rows, columns_of, known, numbered
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Wanted:
             column = binned(column, self.bins, known)
         if not self.rare_classes:
             return column
-        counts = column.value_counts()
+        counts = column.alias("value").value_counts()
         rare = [v for v, n in counts.iter_rows() if (as_class(v) not in known if known else n < self.rare_below)]
         if not rare:
             return column
@@ -44,13 +44,16 @@ class Wanted:
         log.warning("%s: %s", todo, ", ".join(f"class {as_class(value)}" for value in sorted(rare, key=str)))
         if self.rare_classes == "drop":
             return column.replace(dict.fromkeys(rare))
-        names = {value: "rare" if value in rare else as_class(value) for value in counts[column.name]}
+        names = {value: "rare" if value in rare else as_class(value) for value in counts["value"]}
         return column.replace_strict(names, return_dtype=pl.String)
 
 
 def binned(column: pl.Series, bins: int, known: Sequence[str]) -> pl.Series:
     """Numbers as classes such as "2.5 to 7.0", of equal size, or with the edges of those that are known."""
-    if not column.dtype.is_numeric():
+    if column.dtype == pl.String:
+        wrong = column.cast(pl.Float64, strict=False).is_null()
+        check_rows(column, wrong, f" is not a number, which data.bins={bins} needs")
+    elif not column.dtype.is_numeric():
         raise UserError(f"column {column.name} holds {column.dtype}: data.bins={bins} needs numbers")
     values = as_float64(column)
     ends = [float(name.split("to ")[-1]) for name in known if "to " in name]
@@ -59,7 +62,10 @@ def binned(column: pl.Series, bins: int, known: Sequence[str]) -> pl.Series:
         raise UserError(f"column {column.name} holds {len(np.unique(values))} values: data.bins={bins} are too many")
     edges = np.unique([float(f"{edge:.6g}") for edge in edges])
     names = [f"up to {edges[0]}", *(f"{a} to {b}" for a, b in pairwise(edges)), f"above {edges[-1]}"]
-    return pl.Series(column.name, np.array(names)[np.searchsorted(edges, values)])
+    found = pl.Series(column.name, np.array(names)[np.searchsorted(edges, values)])
+    if not known and found.n_unique() < bins:
+        log.warning("data.bins=%d make %d classes, as many rows share a value", bins, found.n_unique())
+    return found
 
 
 def with_target(
@@ -70,11 +76,12 @@ def with_target(
     classes: of the finished run whose table, or another one, this is.
     """
     targets = columns_of(target)
-    known(frame, targets)
+    known(frame, targets, ": data.target names it")
     for name, kind in frame.select(targets).schema.items():
         check_kind(frame[name], "a target is text, numbers, booleans or dates")
         if kind.is_float() or kind.is_decimal():
-            frame = frame.with_columns(pl.col(name).cast(pl.Float64).fill_nan(None))
+            exact = pl.col(name).cast(pl.String) if kind == pl.Float32 else pl.col(name)  # 0.1, not 0.10000000149
+            frame = frame.with_columns(exact.cast(pl.Float64).fill_nan(None))
     empty = frame.select(pl.any_horizontal(pl.col(targets).is_null()).alias("empty"))["empty"]
     rows: Sequence[int] | np.ndarray = range(len(frame))
     if empty.any():
@@ -86,9 +93,12 @@ def with_target(
     if not len(frame):
         raise UserError("the table has no rows with a target")
     if isinstance(target, str) and (wanted.bins or wanted.rare_classes):
-        column = wanted.settle(frame[target], classes)
+        with numbered(rows):
+            column = wanted.settle(frame[target], classes)
         kept = column.is_not_null()
         frame, rows = frame.with_columns(column).filter(kept), np.asarray(rows)[kept.to_numpy()]
+        if not len(frame):
+            raise UserError(f"data.rare_classes=drop leaves no rows: all classes have fewer than {wanted.rare_below}")
     return frame, rows
 
 

@@ -1,6 +1,7 @@
 """Epochs: what is done around any LightningModule's own steps: the mean training loss, schedulers, rows of the log."""
 
 import logging
+import math
 import sys
 import time
 from typing import Any
@@ -77,8 +78,11 @@ class Epochs(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and not sys.stderr.isatty() and time.monotonic() - self.said > SECONDS:
-            names = [name for name in ("train/loss", "val/loss") if name in trainer.callback_metrics]
-            values = "  ".join(f"{name} {trainer.callback_metrics[name]:.4f}" for name in names)
+            found = trainer.callback_metrics
+            losses: dict[str, float] = {
+                name: found[name].item() for name in ("train/loss", "val/loss") if name in found
+            }
+            values = "  ".join(f"{name} {value:.4f}" for name, value in (losses | watched(trainer)).items())
             log.info("epoch %d  %s", trainer.current_epoch, values)
             self.said = time.monotonic()
         for one, frequency in self.watching:
@@ -95,6 +99,17 @@ class Epochs(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if state_dict["rows"]:  # written within an epoch
             self.loss, self.rows = state_dict["loss"], state_dict["rows"]
+
+
+def watched(trainer: Trainer) -> dict[str, float]:
+    """The monitored metric, and the best of it so far; nothing before it is measured."""
+    saved: Any = trainer.checkpoint_callback
+    name, sign = getattr(saved, "monitor", ""), getattr(saved, "sign", 0)  # of Checkpoints, or of another's kind
+    if not sign or name not in trainer.callback_metrics:
+        return {}
+    score = trainer.callback_metrics[name].item()
+    known = [one for one in (sign * score, saved.best) if not math.isnan(one)]
+    return {name: score, "best": sign * max(known, default=math.nan)}
 
 
 def diverged(loss: float, epoch: int, step: int) -> str:

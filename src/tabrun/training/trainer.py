@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 
 from tabrun.runs.build import Build, Config
 from tabrun.tables.data import TabularData
 from tabrun.training.checkpoints import WholeFiles
 from tabrun.training.chunked import Chunk, chunked
 from tabrun.training.chunks import chunk_size
-from tabrun.training.epochs import Epochs
+from tabrun.training.epochs import Epochs, watched
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,17 @@ def trainer_of(build: Build, config: Config, saved: dict[str, Any]) -> Trainer:
     """The Trainer with its callbacks and loggers; `saved`, of plain values, goes into each checkpoint."""
     quieten()
     callbacks = [*build.callbacks(config), Epochs()]
-    return build.trainer(config, callbacks, build.loggers(config), plugins=[WholeFiles(saved)])
+    trainer: Any = build.trainer(config, callbacks, build.loggers(config), plugins=[WholeFiles(saved)])
+    barred = [isinstance(one, ProgressBar) and one not in callbacks for one in trainer.callbacks]  # Lightning's own
+    trainer.callbacks = [Bar() if bar else one for bar, one in zip(barred, trainer.callbacks, strict=True)]
+    return trainer
+
+
+class Bar(TQDMProgressBar):
+    """Shows the monitored metric of the last epoch, and the best so far."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        return {**trainer.progress_bar_metrics, **{name: f"{value:.4f}" for name, value in watched(trainer).items()}}
 
 
 def in_chunks(module: LightningModule, data: TabularData, trainer: Trainer, speed: Mapping[str, Any]) -> None:

@@ -38,6 +38,9 @@ def predict(
 
     classifier, schema, data = run.classifier(), run.schema, run.config["data"]
     ids, num_rows, unseen = columns_of(data["id"]), 0, Counter[str]()
+    kept = [*dict.fromkeys([*ids, *keep])]
+    if taken := [name for name in keep if name.startswith(("prediction", "probability_"))]:
+        raise UserError(f"--keep {taken[0]}: predictions have columns of such names of their own")
     expected = {*ids, *columns_of(schema.target), *data["columns"]["ignore"], *schema.feature_names, data.get("weight")}
     expected |= {data["split"].get(key) for key in ("column", "group", "time")}
     for batch in run.table(table).batches():
@@ -46,14 +49,14 @@ def predict(
             probabilities = classifier.probabilities(rows, temperature)
             unseen.update(schema.unseen(batch, rows))
             known(batch, ids, ": data.id names it")
-            known(batch, keep, ": --keep names it")
+            known(batch, kept, ": --keep names it")
         extra = [name for name in batch.columns if name not in expected]
         if extra and not num_rows:
             log.warning("columns that training left out are ignored: %s", in_one_line(", ".join(extra)))
         num_rows += len(batch)
         shares = map(pl.Series, [f"probability_{name}" for name in schema.classes], probabilities.T.numpy())
         decided = pl.Series("prediction", schema.classes)[decide(probabilities, threshold).numpy()]
-        yield pl.DataFrame([*batch.select([*ids, *(name for name in keep if name not in ids)]), *shares, decided])
+        yield pl.DataFrame([*batch.select(kept), *shares, decided])
     if not num_rows:
         raise UserError(f"{table} has no rows to predict")
     if found := [f"{count} in {name}" for name, count in unseen.items() if count]:
