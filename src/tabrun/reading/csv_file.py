@@ -48,8 +48,7 @@ def csv_batches(
                     types = dict(pl.scan_csv(io.BytesIO(block), **told).collect_schema()) | given
                     types = narrowed(types, partial(read, block), head, given)
                 frame = read(block, types)
-                most = frame.select(pl.col(pl.Float32).abs().max())
-                if wide := [c.name for c in most if c[0] == math.inf]:
+                if wide := [c.name for c in frame.select(pl.col(pl.Float32).abs().max()) if c[0] == math.inf]:
                     types |= dict.fromkeys(wide, pl.Float64())
                     frame = read(block, types)
             except pl.exceptions.PolarsError:

@@ -138,8 +138,7 @@ class TabularData(lightning.LightningDataModule):
         kinds: dict[str, Any] = dict.fromkeys(self.columns.ignore)
         formats = self.columns.formats or {}
         texts = [*self.id, *self.split.columns, *columns_of(self.weight), *self.columns.categories]
-        kinds |= dict.fromkeys(texts, pl.String())
-        kinds |= dict.fromkeys([*self.columns.numbers, *formats], pl.String())
+        kinds |= dict.fromkeys([*texts, *self.columns.numbers, *formats], pl.String())
         for inferred in (*columns_of(self.target), *columns_of(self.split.time)):
             kinds.pop(inferred, None)
         if not isinstance(self.target, str) or self.wanted.bins:  # checked to sum to 1, or cut
