@@ -42,6 +42,7 @@ def train_without(lines: list[list[str]], cwd: Path) -> None:
     assert len(list(cwd.glob("debug=fast+-m+*/outputs/*/*/[01]/metrics.json"))) == 2
 
 
+@pytest.mark.slow
 def test_a_conf_from_before_some_keys_were_there_still_trains(tmp_path: Path) -> None:
     train_without(OWN, tmp_path)
 

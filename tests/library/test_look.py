@@ -224,7 +224,7 @@ def test_the_folds_of_an_ensemble_are_no_rows_in_two_parts(tmp_path: Path, caplo
     assert not [one for one in data.report[1] if "stand among the training rows" in one.what]
     rows = described(data).splitlines()[-1]
     assert rows.startswith("rows: train 120 (setosa 40, versicolor 40, virginica 40); test 30")
-    assert "; fold2 40 (" in rows
+    assert rows.endswith("; 3 folds of 40 to 40 validate")
 
 
 def test_columns_may_be_called_as_polars_calls_its_own() -> None:

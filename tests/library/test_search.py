@@ -226,6 +226,7 @@ def test_bad_input_is_one_line_and_leaves_no_job(
     check(RATE, "hydra/sweeper=optuna needs Optuna: pip install 'optuna>=5'")
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_has_finished_and_the_same_command_goes_on(
     tmp_path: Path, inside: Callable[..., Any], forking: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from trees import forked, tree
 
 from classify import build
@@ -117,6 +118,7 @@ def run(cases: list[str], folder: Path) -> list[tuple[str, int, str]]:
     return [(case, code, error) for case, (code, _, error) in zip(cases, done, strict=True)]
 
 
+@pytest.mark.slow
 def test_an_error_in_a_fork_keeps_its_traceback(tmp_path: Path) -> None:
     """Of a run, and of a sweep, whose jobs are stacked (a net, a metric) or train one by one."""
     swept = [words for words in BROKEN if words.endswith(("bad_forward", "BadMetric", "BadCallback", "BadHook"))]
@@ -127,6 +129,7 @@ def test_an_error_in_a_fork_keeps_its_traceback(tmp_path: Path) -> None:
         assert (code, error.splitlines()[-1]) == (1, "ValueError: as a fork may write it"), words
 
 
+@pytest.mark.slow
 def test_a_wrong_argument_names_its_entry_in_one_line(tmp_path: Path) -> None:
     for words, code, error in run([*WRONG], tmp_path):
         assert error.startswith(f"error: {WRONG[words]}"), (words, error)

@@ -42,6 +42,7 @@ def installed(tmp_path: Path) -> Path:
     return tmp_path / "installed"
 
 
+@pytest.mark.slow
 def test_a_wheel_trains_and_is_loaded_from_another_folder(installed: Path, tmp_path: Path) -> None:
     packages = {path.name for path in installed.iterdir() if path.suffix != ".dist-info"}
     assert packages == {TEMPLATE, "tabrun", "hydra_plugins"}
@@ -60,6 +61,7 @@ def test_an_editable_install_finds_conf_at_the_top_of_the_tree() -> None:
     assert (conf(build) / "config.yaml").is_file()
 
 
+@pytest.mark.slow
 def test_what_load_needs_is_there_without_fcntl(tmp_path: Path) -> None:
     """As on Windows."""
     code = f"import sys; sys.modules['fcntl'] = None; import tabrun.runs.run, tabrun.runs.folder, {TEMPLATE}"

@@ -188,6 +188,7 @@ def test_the_step_of_the_classifier_is_the_one_that_is_taken(tmp_path: Path, mon
     assert rows == [32] + [32] * 10 + [21]  # the first is a look at what a step does, on a copy
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 @pytest.mark.skipif(not shutil.which("c++"), reason="torch.compile needs a C++ compiler")
 def test_a_compiled_step_learns_the_same(tmp_path: Path) -> None:

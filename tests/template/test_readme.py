@@ -80,6 +80,7 @@ def copy(tmp_path: Path) -> Path:
     return copy
 
 
+@pytest.mark.slow
 def test_every_command_runs(copy: Path, forking: Path) -> None:
     (copy / ".venv" / "bin" / "python").symlink_to(forking)
     script = "".join(script_of(page) for page in (README, *(DOCS[name] for name in DOCS if name != OWN_TREE)))
@@ -113,6 +114,7 @@ def test_every_command_runs(copy: Path, forking: Path) -> None:
         assert done.returncode == 0, (command, done.stderr)
 
 
+@pytest.mark.slow
 def test_what_a_fork_adds_runs(copy: Path) -> None:
     page = DOCS[OWN_TREE]
     for name, text in files_of(page):
