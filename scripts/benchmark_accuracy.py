@@ -119,7 +119,7 @@ def ours(*overrides: str) -> Callable[..., tuple[np.ndarray, float, float]]:
             (train_ensemble if num_members(config) else train)(build, config)
             classifier = load(f"{folder}/run")
             fitted = time.perf_counter()
-            found = classifier.predict_proba(pd.read_csv(path, na_values=MISSING)[parts == "test"])
+            found = classifier.predict_proba(frame[parts == "test"])
             return found, fitted - began, time.perf_counter() - fitted
 
     return work
@@ -234,8 +234,8 @@ def table(
     added: Sequence[str] = (),
     reference: str = "CatBoost",
 ) -> list[dict[str, Any]]:
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # before anything of these is imported in the processes of the pool
     """For each way its losses, AUROCs' complements and errors over the reference's, over all tables of a folder."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # before anything of these is imported in the processes of the pool
     names = [name for name in ways(added) if name not in without and (not only or name in (*only, reference))]
     if reference not in names:
         sys.exit(f"error: {reference} is not installed: pip install -e '.[rivals]', or another --reference")

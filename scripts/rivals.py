@@ -72,6 +72,8 @@ def hist_gradient_boosting(train: Part, val: Part, threads: int) -> Predict:
         max_iter=ROUNDS, early_stopping=True, n_iter_no_change=PATIENCE, random_state=0
     )
     model.fit(train.rows, train.labels, X_val=val.rows, y_val=val.labels)
+    best = int(model.validation_score_.argmax())  # to which it does not go back by itself, as the others do
+    model.set_params(max_iter=max(1, best), early_stopping=False).fit(train.rows, train.labels)
     return model.predict_proba
 
 

@@ -179,6 +179,13 @@ def test_while_it_trains_the_monitored_metric_and_the_best_are_shown(
     assert shown[-1] == (f"{scores[7]:.4f}", f"{best(scores):.4f}")
 
 
+@pytest.mark.parametrize("name", ["../../x", "a/b", "null", ".."])
+@pytest.mark.filterwarnings("ignore")
+def test_a_name_is_one_word(name: str, tmp_path: Path, inside: Callable[..., Any]) -> None:
+    assert re.fullmatch(r"error: name=\S+ is no word: it stands in the folder's name", inside(f"name={name}"))
+    assert not [*tmp_path.rglob("checkpoints")]
+
+
 def test_a_run_may_have_a_name(tmp_path: Path, inside: Callable[..., Any]) -> None:
     assert inside("data=iris", "trainer.max_epochs=1", "name=first") is None
     assert inside("data=iris", "trainer.max_epochs=1", "name=second", "folder='runs/${name}-${seed}'") is None

@@ -1,9 +1,11 @@
 """Ensembles: one run of several nets: what it is made of, how it is judged, and what cannot be one."""
 
 import json
+import operator
 import re
 import shutil
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -232,11 +234,13 @@ def test_rerun_resume_and_weights(
         assert torch.equal(value, start[name.split(".", 2)[2]])
 
 
-def test_a_run_from_before_there_were_ensembles_is_read_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("gone", [["ensemble"], ["ensemble", "vary"]])
+def test_a_run_from_before_there_were_ensembles_is_read_back(gone: list[str], tmp_path: Path) -> None:
     metrics = train(configure(tmp_path / "run", "data=iris", "trainer.max_epochs=1"))
     file = tmp_path / "run" / "checkpoints" / "best.ckpt"
     content = torch.load(file, weights_only=True)
-    del content["config"]["ensemble"]
+    assert "name" not in content["config"]
+    del reduce(operator.getitem, gone[:-1], content["config"])[gone[-1]]
     torch.save(content, file)
     assert evaluate.evaluate(open_run(tmp_path / "run"), None, None, False)["metrics"] == pytest.approx(metrics)
 
@@ -284,9 +288,12 @@ WRONG = {
     "ensemble.seeds=2 ensemble.vary=[1]": r"ensemble.vary=\[1\] is no list of keys and values, as in",
     "ensemble.seeds=2 ensemble.vary=[{encode.std:a}]": "encode.std=a is not a number, as in 1.0",
     "ensemble.seeds=2 ensemble.vary=[{encode.bins:1}]": "encode.bins=1 is out of range: it must be from 2 to 32",
-    "ensemble.seeds=2 ensemble.vary=[{encode.embed:sine}]": "encode.embed=sine is not one of None, periodic, piecewise",
+    "ensemble.seeds=2 ensemble.vary=[{encode.embed:sine}]": "encode.embed=sine is not one of null, periodic, piecewise",
     "ensemble.seeds=2 ensemble.vary=[{optimizer._target_:a}]": "optimizer._target_ is no key that members may differ",
     "ensemble.seeds=2 ensemble.vary=[{model.activation:Relu}]": "model.activation=Relu is no activation",
+    "ensemble.seeds=2 ensemble.vary=[{optimizer.lr:0.1},{optimizer.lr:0.2},{optimizer.lr:0.3}]": "lists 3 members, and",
+    "ensemble.seeds=2 ensemble.vary=[{3:1}]": "3 is no key that members may differ in",
+    "ensemble.seeds=2 ensemble.vary=[{loss.class_weights:{a:1}}]": "loss.class_weights=.* is not",
     "ensemble.folds=41": "iris: class .* has 40 rows beside those that test, fewer than ensemble.folds=41",
     "ensemble.seeds=2 trainer=ddp": "an ensemble trains in one process",
     "ensemble.seeds=2 optimizer.lr=1e200": "member 0 of the ensemble: the training loss is nan",

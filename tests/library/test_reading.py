@@ -23,7 +23,8 @@ from workbook import write_workbook
 import tabrun
 from tabrun import Columns, Split, TabularData
 from tabrun.cli.errors import UserError
-from tabrun.reading.formats import NAMES, read
+from tabrun.reading.csv_file import texts_of
+from tabrun.reading.formats import NAMES, as_told, read
 
 ROWS = 60
 
@@ -399,3 +400,17 @@ def test_numbers_as_marks_of_missing_values(tmp_path: Path) -> None:
     words = ["data=csv", f"data.path={file}", "data.target=y", "data.read.null_values=[-999]", "trainer.max_epochs=1"]
     train(configure(tmp_path / "run", *words))
     assert open_run(tmp_path / "run").table(str(file)).frame()["x"].to_list()[:2] == [1.5, None]
+
+
+def test_a_mark_of_missing_is_one_whatever_stands_beside_it() -> None:
+    for other in ("x", " x"):
+        frame = pl.DataFrame({"a": ["", other, "NA"], "b": ["NA", "y", "z"]})
+        found = as_told(frame, {}, marks=["NA"])
+        assert found["a"].to_list() == [None, "x", None]
+        assert found["b"].to_list() == [None, "y", "z"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None, True])
+def test_a_mark_is_text_or_a_number(value: Any) -> None:
+    with pytest.raises(UserError, match=r"data.read.null_values: \S+ is neither text nor a number"):
+        texts_of([value])

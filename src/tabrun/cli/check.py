@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -110,6 +111,8 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any], build: Build) -> N
     build.check(cfg)
     check_ensemble(cfg)
     check_earlier(cfg)
+    if not re.fullmatch(r"[^/\\]+", name := str(cfg.get("name", "run"))) or name in (".", "..", "None"):
+        raise UserError(f"name={cfg.name} is no word: it stands in the folder's name")
     if "::" in os.path.abspath(str(cfg.folder)):
         raise UserError(f"folder={cfg.folder}: a run's path must not hold ::, which stands for two: name another")
     if choices["data"] in ("csv", "parquet", "excel"):
@@ -125,12 +128,14 @@ def check_varied(own: Mapping[str, Any], types: Mapping[str, Any], ranges: Any, 
     if not isinstance(vary, list) or not all(isinstance(one, dict) for one in vary):
         raise UserError(f"ensemble.vary={vary} is no list of keys and values, as in [{{optimizer.lr: 0.1}}, ...]")
     for key, value in (pair for one in vary for pair in one.items()):
+        key = str(key)
         if key not in types or key.partition(".")[0] in DEFAULTS or "._" in key:
             theirs = [name for name in types if name.partition(".")[0] not in DEFAULTS]
             raise UserError(f"ensemble.vary: {key} is no key that members may differ in{nearest(key, theirs)}")
         if value not in words.get(key, (value,)):
-            raise UserError(f"ensemble.vary: {key}={value} is not one of {', '.join(map(str, words[key]))}")
-        if not same_type(value, types[key]):
+            choice = ", ".join(word or "null" for word in words[key])
+            raise UserError(f"ensemble.vary: {key}={value} is not one of {choice}")
+        if isinstance(value, dict) or not (key in words or same_type(value, types[key])):
             raise UserError(f"ensemble.vary: {key}={value} is not {describe(types[key])}, as in {types[key]}")
         check_range(key, value, ranges)
 

@@ -95,6 +95,9 @@ def read_block(options: dict[str, Any], verbatim: list[int], block: bytes, types
 def texts_of(values: Sequence[Any]) -> list[str]:
     """How these may stand in a file: a number such as -999 also as -999.0."""
     numbers = [value for value in values if not isinstance(value, str)]
+    for value in numbers:
+        if not (type(value) in (int, float) and math.isfinite(value)):
+            raise UserError(f"data.read.null_values: {value} is neither text nor a number")
     whole = [str(int(value)) for value in numbers if value == int(value)]
     return [*dict.fromkeys([*map(str, values), *whole, *(str(float(value)) for value in numbers)])]
 

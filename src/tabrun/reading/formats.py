@@ -95,10 +95,8 @@ def as_told(
     with a format.
     """
     texts = [name for name, kind in frame.schema.items() if kind == pl.String and name not in verbatim]
-    bare = frame.select(pl.col(name).str.strip_chars() for name in texts)
-    if not bare.equals(frame.select(texts)):  # else a CSV file's marks were found where it was read
-        bare = bare.select(pl.when(~pl.col(name).is_in(["", *marks])).then(pl.col(name)) for name in texts)
-    frame, made = frame.with_columns(bare.get_columns()), []
+    bare = [pl.col(name).str.strip_chars() for name in texts]
+    frame, made = frame.with_columns(pl.when(~text.is_in(["", *marks])).then(text) for text in bare), []
     for name in texts:
         format = formats.get(name, "text")
         if format == "text":

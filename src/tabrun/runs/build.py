@@ -94,7 +94,8 @@ def resolved(build: Build, cfg: DictConfig, folder: Path | str, test: bool) -> C
     absolute(cfg)
     cfg.folder, cfg.test = str(folder), test
     cfg.mode = build.better({str(key): value for key, value in cfg.items()})
-    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    return {key: value for key, value in config.items() if key != "name"}  # a word of the folder's, such as the date
 
 
 def set_up(build: Build, config: Config, schema: Schema | None = None) -> TabularData:
@@ -108,7 +109,7 @@ def set_up(build: Build, config: Config, schema: Schema | None = None) -> Tabula
 
 
 def ensemble(config: Mapping[str, Any]) -> dict[str, Any]:
-    """How many folds or seeds the run is an ensemble of: one of the two, or None; an older run's config has neither."""
+    """How many folds or seeds the run is an ensemble of, one of the two, and what its members have otherwise."""
     return {"folds": None, "seeds": None, "vary": None, **(config.get("ensemble") or {})}
 
 
@@ -139,7 +140,10 @@ def check_ensemble(config: Mapping[str, Any]) -> None:
     if own["folds"] and own["seeds"]:
         raise UserError("ensemble.folds and ensemble.seeds: say one of the two")
     if own["vary"] and not num_members(config):
-        raise UserError("ensemble.vary is of the members of an ensemble: say ensemble.folds or ensemble.seeds too")
+        hint = "say ensemble.folds or ensemble.seeds too, or ensemble.vary=null"
+        raise UserError(f"ensemble.vary is of the members of an ensemble: {hint}")
+    if len(own["vary"] or []) > max(1, num_members(config)):
+        raise UserError(f"ensemble.vary lists {len(own['vary'])} members, and there are {num_members(config)}")
     if own["folds"] and data.get("num_folds"):
         raise UserError("ensemble.folds trains on every fold: leave out data.num_folds, or say ensemble.seeds")
     if own["folds"] and (data.get("split") or {}).get("time") is not None:
@@ -161,12 +165,11 @@ def net_of(build: Build, config: Config, schema: Schema, most: int, chosen: Sequ
         return build.net(config, schema, most)
     from tabrun.runs.mean import Mean
 
-    if chosen:
-        return Mean([net_of(build, own["config"], schema, most) for own in chosen], [own["weight"] for own in chosen])
-    if not 2 <= members <= most:
+    if not (chosen or 2 <= members <= most):
         raise UserError(f"no ensemble of {members} nets has {most} weights")
+    configs = [own["config"] for own in chosen] or [varied(config, number) for number in range(members)]
     nets: list[nn.Module] = []
-    for number in range(members):
-        nets.append(build.net(varied(config, number), schema, most))
+    for own in configs:
+        nets.append(net_of(build, own, schema, most) if chosen else build.net(own, schema, most))
         most -= sum(weight.numel() for weight in nets[-1].state_dict().values())
-    return Mean(nets)
+    return Mean(nets, [own["weight"] for own in chosen] or None)

@@ -2,7 +2,6 @@
 
 import io
 import json
-import math
 import os
 import shutil
 import zipfile
@@ -21,7 +20,7 @@ from tabrun.tables.plain import fits
 from tabrun.tables.schema import Schema
 
 NAME = str | int | None  # of a column
-FORMAT = 3  # of what a checkpoint holds; the first edition's had none
+FORMAT = 4  # of what a checkpoint holds and how it is computed; the first edition's had none
 KINDS: dict[str, Any] = {
     **{f"config.{key}": str for key in ("folder", "monitor", "mode")},
     "config.data.path": str | list[str],
@@ -112,7 +111,7 @@ def check_content(content: Any, size: int) -> None:
     if not is_plain([content["config"], content["schema"], content["record"], members], 10 * size):
         raise UserError("its config, schema or record is not plain")
     for member in members:
-        if not (fits(member, Member) and 0 < member["weight"] < math.inf):
+        if not (fits(member, Member) and 1e-6 < member["weight"] <= 1):
             raise UserError("members is not what an ensemble writes")
         check_content(content | {"config": member["config"], "members": None}, size)
     ids, target = (columns_of(content["config"]["data"].get(key)) for key in ("id", "target"))

@@ -68,11 +68,11 @@ def check_recorded(config: dict[str, Any], path: object, build: Build) -> None:
         named = targets(file)
         if named and named.items() <= own.items() and keys <= own.keys() and len(keys) > most.get(group, 0):
             choices[group], most[group] = file.stem, len(keys)
-    older = {"ensemble": DEFAULTS["ensemble"]}  # of a run from before there were any
+    older = {"name": "run", "ensemble": ensemble(config)}  # which a run from before them lacks
     ready = GlobalHydra.instance().is_initialized()
     with nullcontext() if ready else initialize_config_dir(str(conf(build)), version_base="1.3"):
         try:
-            check_values(OmegaConf.create(older | config | {"init_from": None, "rerun": None}), choices, build)
+            check_values(OmegaConf.create(config | older | {"init_from": None, "rerun": None}), choices, build)
         except (UserError, OmegaConfBaseException) as error:
             raise UserError(f"{path}: {error}") from None
     for key, node in parts(config):

@@ -83,10 +83,13 @@ def codes(values: pl.Series, labels: np.ndarray) -> Iterator[Finding]:
     np.add.at(sums, which, classes)
     centred = numbers[which] - numbers[which].mean()
     total = (classes**2).sum()
+    if not total:  # all of one class
+        return
     each = float((sums**2 / counts[:, None]).sum() / total)
     line = float(((centred @ classes) ** 2).sum() / (centred @ centred) / total)
     own, rest = len(numbers) - 2, len(which) - len(numbers)
-    if each < max(0.02, 2 * line) or fdtrc(own, rest, (each - line) / own / ((1 - each) / rest)) > 0.001:
+    left = max(1 - each, 1e-9)  # 0 where they tell the class
+    if each < max(0.02, 2 * line) or fdtrc(own, rest, (each - line) / own / (left / rest)) > 0.001:
         return
     what = f"{len(numbers)} whole numbers, each of which says more of the classes ({each:.1%} of their variance) than "
     todo = f"their order does ({line:.1%}): if they are codes, data.columns.categories=[{values.name}]"

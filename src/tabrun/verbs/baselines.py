@@ -56,9 +56,13 @@ def boosted(data: TabularData) -> Any:
     sizes = [len(category.codes) for category in data.schema.categories]
     few = [len(data.schema.numbers) + i for i, size in enumerate(sizes) if size < MOST_CODES]
     stopped: Any = {"max_iter": ROUNDS, "early_stopping": True, "n_iter_no_change": PATIENCE, "random_state": 0}
-    given = {"X_val": joined(others), "y_val": hard(truth)}
-    given |= {"sample_weight": weights[0].numpy(), "sample_weight_val": shares[0].numpy()} if weights else {}
-    return HistGradientBoostingClassifier(**stopped, categorical_features=few).fit(joined(rows), hard(labels), **given)
+    own = {"sample_weight": weights[0].numpy()} if weights else {}
+    given = own | {"X_val": joined(others), "y_val": hard(truth)}
+    given |= {"sample_weight_val": shares[0].numpy()} if shares else {}
+    trees = HistGradientBoostingClassifier(**stopped, categorical_features=few)
+    trees.fit(joined(rows), hard(labels), **given)
+    best = int(trees.validation_score_.argmax())  # which scikit-learn does not go back to
+    return trees.set_params(max_iter=max(1, best), early_stopping=False).fit(joined(rows), hard(labels), **own)
 
 
 def probabilities(model: Any, features: Callable[[Any], Any], num_classes: int, rows: Any) -> np.ndarray:

@@ -45,10 +45,13 @@ def runs_of(sweep: Path, build: Build, trust: bool) -> dict[str, Run]:
 
     if not (sweep / "sweep.json").is_file():
         raise UserError(f"{sweep} is no sweep: name the folder that train -m wrote")
-    folders = sorted((file.parent for file in sweep.glob("[0-9]*/metrics.json")), key=lambda one: int(one.name))
+    there = [file.parent for file in sweep.glob("*/metrics.json") if file.parent.name.isdecimal()]
+    folders = sorted(there, key=lambda one: int(one.name))
     if not folders:
         raise UserError(f"{sweep} has no finished job: see the error.txt of its jobs, or give the same command again")
     found = {folder.name: Run.open(folder, build, trust=trust) for folder in folders}
+    for run in found.values():
+        run.trusted()  # before anything is written
     first, *others = found.values()
     if ensemble(first.config)["folds"]:
         raise UserError(f"{sweep} is of ensembles of folds, each of which is a mean already: take the best of them")

@@ -6,7 +6,6 @@ import csv
 import json
 import time
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 from tabrun.cli.errors import Parser, UserError, one_line_errors, visible
@@ -67,6 +66,10 @@ def said(folder: Path) -> str:
     return " ".join(line for line in lines if not line.startswith(("folder=", "data.path=", "[]")))
 
 
+def cut(text: str) -> str:
+    return text if len(text) <= WIDEST else f"{text[: WIDEST - 4]} ..."
+
+
 def age(folder: Path) -> str:
     seconds = time.time() - folder.stat().st_mtime
     return next(f"{seconds // size:.0f} {name}" for size, name in AGES if seconds >= size or size == 1)
@@ -104,5 +107,5 @@ def main(build: Build) -> None:
         rows = listed(top, [word for word in words if word not in folders])
         if not rows:
             raise UserError(f"{top} holds no runs{' of these words' if len(words) > len(folders) else ''}")
-        short = [[*each[:2], shorten(each[2], WIDEST, placeholder=" ..."), *each[3:]] for each in rows]
+        short = [[*each[:2], cut(each[2]), *each[3:]] for each in rows]
         print(visible(aligned([["folder", "table", "overrides", "metric", "state", "age"], *short])))
