@@ -275,7 +275,7 @@ def test_nothing_in_a_checkpoint_is_interpolated_where_it_is_not_used(forged: Ca
 
 def test_a_checkpoint_of_another_format_is_told(forged: Callable[..., Path]) -> None:
     for change, found in ((lambda content: content.update(format=2), 2), (lambda content: content.pop("format"), 1)):
-        with pytest.raises(ValueError, match=f"has format {found}, and this version reads 3"):
+        with pytest.raises(ValueError, match=f"has format {found}, and this version reads 4"):
             load(forged(change))
 
 
