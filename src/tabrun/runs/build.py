@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tabrun.tables.data import TabularData
     from tabrun.tables.schema import Schema
 
+MOST_MEMBERS = 50  # of an ensemble of runs, as so many rounds select them
 Config = dict[str, Any]  # the composed config, resolved, as plain values
 
 

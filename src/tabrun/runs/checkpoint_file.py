@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tabrun.cli.errors import UserError
 from tabrun.reading.values import columns_of
+from tabrun.runs.build import MOST_MEMBERS
 from tabrun.runs.folder import check_owner, part_of, whole, write_whole
 from tabrun.tables.plain import fits
 from tabrun.tables.schema import Schema
@@ -108,6 +109,8 @@ def check_content(content: Any, size: int) -> None:
         if not fits(value, kind):
             raise UserError(f"{key} is missing, or not what a run writes")
     members = content.get("members") or []
+    if len(members) > MOST_MEMBERS:
+        raise UserError(f"it has more than {MOST_MEMBERS} members")
     if not is_plain([content["config"], content["schema"], content["record"], members], 10 * size):
         raise UserError("its config, schema or record is not plain")
     for member in members:

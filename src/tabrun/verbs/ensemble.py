@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tabrun.cli.errors import Parser, UserError, one_line_errors, shown, visible
-from tabrun.runs.build import Build, ensemble
+from tabrun.runs.build import MOST_MEMBERS, Build, ensemble
 from tabrun.runs.folder import STARTED, claim, read_metrics, write_json
 
 if TYPE_CHECKING:
     from tabrun.runs.run import Run
-
-ROUNDS = 50  # of the selection
 
 
 def selected(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
@@ -28,7 +26,7 @@ def selected(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray 
     one_hot = np.eye(probabilities.shape[2])[labels] if labels.ndim == 1 else labels
     counts, total = np.zeros(len(probabilities), int), np.zeros_like(probabilities[0])
     best, found = np.inf, counts
-    for number in range(1, ROUNDS + 1):
+    for number in range(1, MOST_MEMBERS + 1):  # rounds
         means = (total + probabilities) / number  # with each of them
         each = -(one_hot * np.log(means.clip(1e-12))).sum(-1)
         losses = np.average(each, axis=1, weights=weights)
