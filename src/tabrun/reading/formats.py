@@ -87,16 +87,22 @@ def say(name: str, *formats: str) -> str:
 
 
 def as_told(
-    frame: pl.DataFrame, formats: Mapping[str, str], verbatim: Collection[str] = (), marks: Sequence[str] = ()
+    frame: pl.DataFrame,
+    formats: Mapping[str, str],
+    verbatim: Collection[str] = (),
+    marks: Sequence[str] = (),
+    marked: bool = False,
 ) -> pl.DataFrame:
     """The columns of text as values of their format, the others without blanks; RowError at the first that is none.
 
     verbatim: columns that stay as they are. marks: texts that are missing values in any column, as MARKS are in one
-    with a format.
+    with a format. marked: whether texts without blanks around them have been looked at for these, as in a CSV file.
     """
     texts = [name for name, kind in frame.schema.items() if kind == pl.String and name not in verbatim]
-    bare = [pl.col(name).str.strip_chars() for name in texts]
-    frame, made = frame.with_columns(pl.when(~text.is_in(["", *marks])).then(text) for text in bare), []
+    bare = frame.select(pl.col(name).str.strip_chars() for name in texts)
+    if not (marked and bare.equals(frame.select(texts))):
+        bare = bare.select(pl.when(~pl.col(name).is_in(["", *marks])).then(pl.col(name)) for name in texts)
+    frame, made = frame.with_columns(bare.get_columns()), []
     for name in texts:
         format = formats.get(name, "text")
         if format == "text":

@@ -55,7 +55,7 @@ class Table:
                     first = first or batch.schema
                     check_columns(batch.schema, first, typed)
                     with numbered(range(start, start + len(batch))):
-                        yield as_told(batch.select([*first]), self.formats, self.verbatim, marks)
+                        yield as_told(batch.select([*first]), self.formats, self.verbatim, marks, not typed)
                     start += len(batch)
 
     def read(self, path: str) -> Iterator[pl.DataFrame]:

@@ -153,7 +153,7 @@ class TabularData(lightning.LightningDataModule):
             skip = {*self.id, *columns_of(self.split.column), *columns_of(self.split.group), *self.columns.ignore}
             skip |= {*self.columns.categories, *columns_of(self.weight)}
             self.formats = told(frame, formats, skip, () if self.wanted.bins else targets, self.columns.numbers)
-        frame = as_told(frame, self.formats, self.id)
+        frame = as_told(frame, self.formats, self.id, marked=True)  # where it was read
         return with_target(frame, self.target, self.drop_missing_target, self.wanted)
 
     def _sha256(self) -> str:
