@@ -21,15 +21,14 @@ FLAT = 200.0  # thirds of a width from the centre, where the clip has been flat 
 def centers_and_widths(numbers: Sequence[Number], scale: str | None) -> tuple[list[float], list[float]]:
     """What is subtracted from each number and what it is then divided by; 1 for a constant that is sometimes missing.
 
-    standard: mean and standard deviation; robust: median and interquartile range, or the
-    deviation where that is 0, as of numbers that mostly are.
+    standard: mean and standard deviation; robust: median and interquartile range, or the deviation where that is 0, as
+    it is where most numbers are one.
     """
     if scale != "robust":
         return [number.mean for number in numbers], [number.std or 1.0 for number in numbers]
     quantiles = [quantiles_of(number, 4) for number in numbers]
-    return [q[2] for q in quantiles], [
-        (q[3] - q[1]) or number.std or 1.0 for q, number in zip(quantiles, numbers, strict=True)
-    ]
+    widths = [(q[3] - q[1]) or number.std or 1.0 for q, number in zip(quantiles, numbers, strict=True)]
+    return [q[2] for q in quantiles], widths
 
 
 def quantiles_of(number: Number, parts: int) -> list[float]:

@@ -123,7 +123,7 @@ def num_members(config: Mapping[str, Any]) -> int:
 def varied(config: Config, number: int) -> Config:
     """The config of a member of an ensemble, with what `vary` says, in turn.
 
-    UserError for a key such as optimizer._target_: what is called is said in the config itself, where it is looked at.
+    UserError for a key that says what is called: this stands in the config itself, where it is looked at.
     """
     made = copy.deepcopy(config)
     vary = ensemble(config)["vary"] or [{}]

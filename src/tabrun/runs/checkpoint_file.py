@@ -42,6 +42,10 @@ KINDS: dict[str, Any] = {
 }
 
 
+# in the place of what a Trainer goes on from, of an ensemble, with which none goes on
+ENDED: dict[str, Any] = {"loops": {"fit_loop": {}}, "callbacks": {}, "optimizer_states": [], "lr_schedulers": []}
+
+
 @dataclass
 class Member:
     """One of an ensemble of runs."""

@@ -15,7 +15,7 @@ import torch
 
 from tabrun.cli.errors import UserError, shown
 from tabrun.runs.build import Build, Config, ensemble, num_members, set_up, varied
-from tabrun.runs.checkpoint_file import alias, write_checkpoint
+from tabrun.runs.checkpoint_file import ENDED, alias, write_checkpoint
 from tabrun.runs.folder import LOCK, clear, read_json, whole
 from tabrun.runs.mean import of_fold, out_of_fold
 from tabrun.runs.resume import goes_on
@@ -146,7 +146,7 @@ def collect(build: Build, config: Config, data: TabularData, jobs: Jobs) -> None
     content = {
         "state_dict": {f"net.nets.{i}.{name}": v for i, run in enumerate(runs) for name, v in run.weights.items()},
         "epoch": max(run.num_epochs for run in runs) - 1,
-        **{"loops": {"fit_loop": {}}, "callbacks": {}, "optimizer_states": [], "lr_schedulers": []},
+        **ENDED,
         **{"config": config, "schema": data.schema.plain(), "record": runs[0].record},
     }
     write_checkpoint(content, Path(config["folder"]) / "checkpoints" / "last.ckpt")

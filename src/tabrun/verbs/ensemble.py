@@ -70,7 +70,7 @@ def make(build: Build, sweep: Path, folder: Path, trust: bool = False) -> str:
     """Writes the ensemble's folder, and says what it is made of; its metrics are measured as a run's are."""
     import torch
 
-    from tabrun.runs.checkpoint_file import Member, alias, write_checkpoint
+    from tabrun.runs.checkpoint_file import ENDED, Member, alias, write_checkpoint
     from tabrun.runs.run import Run, describe
 
     runs = runs_of(sweep, build, trust)
@@ -91,7 +91,7 @@ def make(build: Build, sweep: Path, folder: Path, trust: bool = False) -> str:
     content = {
         "state_dict": {f"net.{key}": value for key, value in weights_of},
         "epoch": max(runs[name].num_epochs for name in chosen) - 1,
-        **{"loops": {"fit_loop": {}}, "callbacks": {}, "optimizer_states": [], "lr_schedulers": []},
+        **ENDED,
         **{"config": config, "schema": first.schema.plain(), "record": first.record, "members": members},
     }
     write_checkpoint(content, folder / "checkpoints" / "last.ckpt")
