@@ -10,6 +10,7 @@ python scripts/benchmark.py accuracy FOLDER  # how well runs predict, beside boo
 
 import argparse
 import importlib
+import inspect
 import json
 from typing import Any
 
@@ -39,15 +40,19 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, help="of accuracy: how many at a time (1)")
     parser.add_argument("--only", nargs="+", help="of accuracy: ways, beside the reference")
     parser.add_argument(
-        "--added", nargs="+", help="of accuracy: more runs of ours, such as 'deep: model.hidden=[64,64]'"
+        "--added", nargs="+", help="of accuracy: more runs of ours, such as 'experiment=strong model.dropout=0.2'"
     )
     parser.add_argument("--reference", help="of accuracy: what the others are divided by (CatBoost)")
     parser.add_argument("--results", help="of accuracy: a file of what was measured, to go on from (accuracy.jsonl)")
     parser.add_argument("--json", action="store_true", help="for machines")
     words = parser.parse_args()
     options = {key: value for key, value in vars(words).items() if value and key not in ("what", "json")}
-    table = importlib.import_module(f"benchmark_{words.what}").table(**options)
-    print(json.dumps(table) if words.json else shown(table))
+    table = importlib.import_module(f"benchmark_{words.what}").table
+    known = inspect.signature(table).parameters
+    if unknown := [key if key == "folder" else f"--{key}" for key in options if key not in known]:
+        parser.error(f"{', '.join(unknown)} says nothing to {words.what}, which takes {', '.join(known)}")
+    found = table(**options)
+    print(json.dumps(found) if words.json else shown(found))
 
 
 if __name__ == "__main__":

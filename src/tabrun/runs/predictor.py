@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from tabrun.cli.errors import UserError
 from tabrun.reading.formats import as_told
 from tabrun.reading.values import RowError, of_kind
-from tabrun.tables.schema import Schema
+from tabrun.tables.schema import Rows, Schema
+
+PIECE = 1024  # rows at a time: what is computed of them stays in the processor's cache
 
 
 class TrainedClassifier(nn.Module):
@@ -27,6 +29,10 @@ class TrainedClassifier(nn.Module):
 
     def forward(self, rows: Any) -> Tensor:
         """Scores of the schema's rows: numbers in the order of `schema.numbers`, or a pair of numbers and codes."""
+        return self.net(self.checked(rows))
+
+    def checked(self, rows: Any) -> Rows:
+        """The rows as tensors; UserError where they are not as wide as the schema."""
         numbers, *codes = rows if isinstance(rows, tuple) else (rows,)
         try:
             numbers, *codes = torch.as_tensor(numbers, dtype=torch.float32), *map(torch.as_tensor, codes)
@@ -38,11 +44,13 @@ class TrainedClassifier(nn.Module):
             names = ", ".join(number.name for number in self.schema.numbers)
             pair = " and codes of categories: a frame has both" if self.schema.categories else ""
             raise UserError(f"rows are {tuple(numbers.shape)}, and must be (rows, {width}): {names}{pair}")
-        return self.net((numbers, *codes) if codes else numbers)
+        return (numbers, *codes) if codes else numbers
 
     def probabilities(self, rows: Any, temperature: float = 1.0) -> Tensor:
         """Of the schema's rows, (rows, classes); UserError where a score over the temperature is not finite."""
-        found = (self(rows) / temperature).softmax(-1)
+        rows, pair = self.checked(rows), isinstance(rows, tuple)
+        pieces = zip(*(part.split(PIECE) for part in rows), strict=True) if pair else rows.split(PIECE)
+        found = (torch.cat([self.net(piece) for piece in pieces]) / temperature).softmax(-1)
         if not found.isfinite().all():
             row = found.isfinite().all(-1).int().argmin()
             raise RowError("", row, f"its scores, divided by the temperature {temperature}, are beyond float32")
