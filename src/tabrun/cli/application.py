@@ -87,7 +87,7 @@ def run_job(build: Build, cfg: DictConfig) -> float:
             unlock(folder)
     if FIRST_PROCESS:
         better = getattr(build, "BETTER", "")
-        if better and own_table(config) and not (in_sweep() or num_members(config)):
+        if better and own_table(config) and not (in_sweep() or num_members(config) or start or cfg.rerun):
             log.info(better)
         log.info("%s\n%s", describe(metrics), shown(config["folder"]))
         if cfg.rerun:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from tabrun.cli.errors import UserError, errors_that_end
 from tabrun.cli.keys import DEFAULTS, check_keys, composing, describe, leaves, nearest, plain, same_type, shipped
 from tabrun.reading.files import files_of
-from tabrun.runs.build import Build, check_ensemble
+from tabrun.runs.build import Build, check_ensemble, ensemble, varied
 from tabrun.runs.folder import LOCK, check_around, claim, lock, read_json, write_json
 from tabrun.runs.resume import check_beside, check_earlier, check_links, resumable, said
 
@@ -110,6 +110,8 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any], build: Build) -> N
     check_varied(plain(cfg).get("ensemble") or {}, types, {**RANGES, **build.RANGES}, words)
     build.check(cfg)
     check_ensemble(cfg)
+    for number in range(len(ensemble(cfg)["vary"] or [])):
+        build.check(OmegaConf.create(varied(plain(cfg), number)))
     check_earlier(cfg)
     if not re.fullmatch(r"[^/\\]+", name := str(cfg.get("name", "run"))) or name in (".", "..", "None"):
         raise UserError(f"name={cfg.name} is no word: it stands in the folder's name")

@@ -39,8 +39,9 @@ def predict(
     classifier, schema, data = run.classifier(), run.schema, run.config["data"]
     ids, num_rows, unseen = columns_of(data["id"]), 0, Counter[str]()
     kept = [*dict.fromkeys([*ids, *keep])]
-    if taken := [name for name in keep if name.startswith(("prediction", "probability_"))]:
-        raise UserError(f"--keep {taken[0]}: predictions have columns of such names of their own")
+    shown = [f"probability_{name}" for name in schema.classes]
+    if taken := {"prediction", *shown}.intersection(keep):
+        raise UserError(f"--keep {min(taken)}: predictions have a column of this name of their own")
     expected = {*ids, *columns_of(schema.target), *data["columns"]["ignore"], *schema.feature_names, data.get("weight")}
     expected |= {data["split"].get(key) for key in ("column", "group", "time")}
     for batch in run.table(table).batches():
@@ -54,7 +55,7 @@ def predict(
         if extra and not num_rows:
             log.warning("columns that training left out are ignored: %s", in_one_line(", ".join(extra)))
         num_rows += len(batch)
-        shares = map(pl.Series, [f"probability_{name}" for name in schema.classes], probabilities.T.numpy())
+        shares = map(pl.Series, shown, probabilities.T.numpy())
         decided = pl.Series("prediction", schema.classes)[decide(probabilities, threshold).numpy()]
         yield pl.DataFrame([*batch.select(kept), *shares, decided])
     if not num_rows:
