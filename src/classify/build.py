@@ -74,7 +74,8 @@ def net(config: Config, schema: Schema, most: float = math.inf) -> nn.Sequential
         body = make(**arguments)
     if not isinstance(body, nn.Module):
         raise UserError(f"model: {make.__name__} gives {type(body).__name__}, not an nn.Module")
-    return nn.Sequential(OrderedDict(encode=encode, body=body, head=head()))
+    smoothing = config["loss"].get("label_smoothing", 0.0) if config.get("undo_smoothing") else 0.0
+    return nn.Sequential(OrderedDict(encode=encode, body=body, head=head(smoothing)))
 
 
 def check_size(key: str, make: Callable[..., Any], arguments: Config, most: float) -> None:

@@ -12,12 +12,40 @@ from torch import Tensor, nn
 from tabrun.cli.errors import UserError
 
 
+SHARP = 8.0  # of the softplus: where q is smoothing / classes, p is a twelfth of it
+
+
 def at_least_float32(scores: Tensor) -> Tensor:
     """The loss needs the digits that bfloat16 and float16 do not have."""
     return scores.float() if scores.itemsize < 4 else scores
 
 
-class Sigmoid(nn.Module):
+def unsmoothed(scores: Tensor, smoothing: float) -> Tensor:
+    """Scores whose softmax are the probabilities p of the labels as they were before they were smoothed.
+
+    From smoothed labels a net learns q = (1 - smoothing) p + smoothing / classes, so p is what of q is above smoothing /
+    classes. A softplus takes the place of a clip at 0, so that the order of rows stays.
+    """
+    share = smoothing / scores.shape[-1]
+    return F.softplus(scores.softmax(-1) - share, beta=SHARP / share).log()
+
+
+class Head(nn.Module):
+    """Gives scores in training and, where labels are smoothed, those of labels that are not in evaluation."""
+
+    def __init__(self, smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.smoothing = smoothing
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        scores = at_least_float32(self.scores(outputs))
+        return unsmoothed(scores, self.smoothing) if self.smoothing and not self.training else scores
+
+    def scores(self, outputs: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Sigmoid(Head):
     """One free score z for class 1, and 0 for class 0: (rows, 1) -> (rows, 2)."""
 
     @staticmethod
@@ -26,19 +54,19 @@ class Sigmoid(nn.Module):
             raise UserError(f"head=sigmoid is for 2 classes, the data has {num_classes}: say head=auto")
         return 1
 
-    def forward(self, z: Tensor) -> Tensor:
-        return F.pad(at_least_float32(z), (1, 0))
+    def scores(self, outputs: Tensor) -> Tensor:
+        return F.pad(outputs, (1, 0))
 
 
-class Softmax(nn.Module):
+class Softmax(Head):
     """One free score per class: (rows, classes) -> (rows, classes)."""
 
     @staticmethod
     def in_features(num_classes: int) -> int:
         return num_classes
 
-    def forward(self, scores: Tensor) -> Tensor:
-        return at_least_float32(scores)
+    def scores(self, outputs: Tensor) -> Tensor:
+        return outputs
 
 
 HEADS: dict[str, type[Sigmoid] | type[Softmax]] = {"sigmoid": Sigmoid, "softmax": Softmax}

@@ -9,7 +9,7 @@ import torch
 from sklearn.preprocessing import StandardScaler
 
 from classify import build
-from classify.heads import Sigmoid, Softmax, head_for
+from classify.heads import Sigmoid, Softmax, head_for, unsmoothed
 from classify.nets import Encode, activation_layer, mlp
 from tabrun.tables.columns import Columns
 from tabrun.tables.schema import Schema
@@ -30,6 +30,39 @@ def test_heads_give_scores_of_at_least_float32() -> None:
         assert head(torch.ones(3, width, dtype=torch.bfloat16)).dtype == torch.float32
         assert head(torch.ones(3, width, dtype=torch.float64)).dtype == torch.float64
         assert head(torch.ones(3, width)).shape == (3, 2)
+
+
+@pytest.mark.parametrize("smoothing", [0.01, 0.1])
+@pytest.mark.parametrize("classes", [2, 5])
+def test_smoothing_is_undone_by_its_definition(smoothing: float, classes: int) -> None:
+    p = torch.rand(1000, classes, dtype=torch.float64).pow(4).softmax(-1).pow(3)
+    p /= p.sum(-1, keepdim=True)
+    q = (1 - smoothing) * p + smoothing / classes
+    found = unsmoothed(q.log() + 7, smoothing).softmax(-1)
+    assert (found - p)[p.amin(-1) > smoothing / classes].abs().max() < 1e-3 * smoothing  # where it is as good as a clip
+    assert (found - p).abs().max() < 0.1 * smoothing
+    surer = torch.linspace(-8, 8, 200, dtype=torch.float64)  # beyond what smoothed labels ever say
+    ranked = unsmoothed(Sigmoid()(surer[:, None]), smoothing).softmax(-1)[:, 1]
+    assert (ranked.diff() > 0).all()
+
+
+def test_smoothing_is_undone_in_evaluation_alone() -> None:
+    """Logistic regression on one flag, of smoothed labels: what it says of each value is how often they were 1."""
+    shares, flag = torch.tensor([0.2, 0.9]), torch.arange(2).repeat_interleave(100)
+    labels = (torch.arange(100) < 100 * shares[:, None]).long().flatten()
+    net = torch.nn.Sequential(torch.nn.Embedding(2, 1), Sigmoid(smoothing=0.1))
+    optimizer = torch.optim.LBFGS(net.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(net(flag), labels, label_smoothing=0.1)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    found = [net.train(mode)(torch.arange(2)).softmax(-1)[:, 1] for mode in (True, False)]
+    torch.testing.assert_close(found[0], 0.9 * shares + 0.05, atol=1e-3, rtol=0)
+    torch.testing.assert_close(found[1], shares, atol=1e-3, rtol=0)
 
 
 def test_mlp_has_the_widths_activations_and_dropout_it_was_asked_for() -> None:

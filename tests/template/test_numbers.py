@@ -20,12 +20,13 @@ from tabrun.tables.schema import Schema
 from tabrun.tables.split import suitable_batch
 from tabrun.verbs.export import export
 
+UNDONE = ["loss.label_smoothing=0.1", "undo_smoothing=true"]
 OPTIONS: dict[str, list[str]] = {
     "robust": ["encode.scale=robust"],
     "periodic": ["encode=periodic"],
     "piecewise": ["encode=piecewise", "encode.bins=5"],
     "a learned scale": ["encode.scale_layer=true"],
-    "all": ["encode=periodic", "encode.scale_layer=true", "data.columns.missing_indicators=true"],
+    "all": ["encode=periodic", "data.columns.missing_indicators=true", *UNDONE],
 }
 
 
