@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tabrun.cli.errors import UserError
 
 
-SHARP = 8.0  # of the softplus: where q is smoothing / classes, p is a twelfth of it
+SHARP = 16.0  # of the softplus: where q is smoothing / classes, p is 4 % of that
 
 
 def at_least_float32(scores: Tensor) -> Tensor:
@@ -35,6 +35,8 @@ class Head(nn.Module):
 
     def __init__(self, smoothing: float = 0.0) -> None:
         super().__init__()
+        if not 0 <= smoothing < 1:
+            raise UserError(f"undo_smoothing is for loss.label_smoothing from 0 to below 1, not {smoothing}")
         self.smoothing = smoothing
 
     def forward(self, outputs: Tensor) -> Tensor:

@@ -169,6 +169,7 @@ def test_of_any_table(kind: str, tmp_path: Path) -> None:
     assert evaluate.evaluate(open_run(tmp_path / "run"), None, None, True)["metrics"] == pytest.approx(metrics)
 
 
+@pytest.mark.slow
 def test_members_that_vary_equal_the_runs_alone(tmp_path: Path) -> None:
     """In what a stack takes (a deviation, a rate) and in their very nets, which are then two stacks."""
     vary = [{"encode.std": 0.1}, {"encode.std": 1.0, "optimizer.lr": 0.1}, {"model.hidden": [6, 4]}]

@@ -164,6 +164,7 @@ def test_what_may_be_called() -> None:
             check_targets({"a": ({"_target_": value},)}, "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["model", "loss", "data", "callbacks.early_stopping"])
 def test_a_role_is_played_by_its_own(key: str, forged: Callable[..., Path], tmp_path: Path) -> None:
     """In the place of each, whatever else there is, and what plays another role."""

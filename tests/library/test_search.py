@@ -57,6 +57,7 @@ def metrics(folder: Path, number: int) -> dict[str, float]:
     return json.loads((folder / str(number) / "metrics.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_search_its_failures_and_how_it_goes_on(
     tmp_path: Path, inside: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -209,6 +210,7 @@ BAD = {  # a search's words: what its one line of error must say
 }
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_line_and_leaves_no_job(
     tmp_path: Path, inside: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

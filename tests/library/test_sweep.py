@@ -50,7 +50,7 @@ KINDS: dict[str, tuple[list[list[str]], list[str]]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_member_equals_its_run_alone(kind: str, tmp_path: Path) -> None:
     jobs, common = KINDS[kind]
-    common = ["trainer.precision=64-true", "trainer.max_epochs=20", "data=iris", *common]
+    common = ["trainer.precision=64-true", "trainer.max_epochs=8", "data=iris", *common]
     configs = [configure(tmp_path / f"stacked{i}", *common, *job) for i, job in enumerate(jobs)]
     train_as_one(configs)
     for i, job in enumerate(jobs):
@@ -212,6 +212,7 @@ def test_as_many_members_as_half_of_the_memory_holds(tmp_path: Path, monkeypatch
     assert sorted(number for numbers, _ in found.parts for number in numbers) == list(range(6))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_jobs_are_composed_as_hydra_would(tmp_path: Path, hydra_restore_singletons: Any) -> None:
     words = [f"folder={tmp_path}", "+trainer.min_epochs=1"]
@@ -341,7 +342,7 @@ def test_the_suggested_rate_is_the_near_end_of_the_valleys_floor() -> None:
 def test_the_range_test_finds_a_rate_that_trains_well(
     tmp_path: Path, inside: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["sweep.rates.number=20", "sweep.rates.most=1e3", "data=digits", "folder=lr"]
+    words = ["sweep.rates.number=20", "sweep.rates.most=1e3", "data=wine", "folder=lr"]
     assert inside("debug=lr_range", *words) is None  # though some diverge
     shown = capsys.readouterr().out
     assert "20 as one" in shown
@@ -352,7 +353,7 @@ def test_the_range_test_finds_a_rate_that_trains_well(
     assert not (tmp_path / "lr" / "best.yaml").exists()
     rate = float(shown.split("suggested: optimizer.lr=")[1].split()[0])
     rates = [rate * factor for factor in (1, 0.01, 0.1, 10, 100)]
-    words = ["data=digits", "trainer.max_epochs=12"]
+    words = ["data=wine", "trainer.max_epochs=12"]
     jobs = [configure(tmp_path / f"{rate}", *words, f"optimizer.lr={rate}") for rate in rates]
     losses = [member.metrics.get("val/loss", np.inf) for member in train_as_one(jobs)]
     assert losses[0] < 1.1 * min(losses)

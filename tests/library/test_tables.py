@@ -621,6 +621,7 @@ def test_export_is_the_checkpoint(run: Run, kind: str) -> None:
             np.testing.assert_allclose(found, load(run.folder).predict_proba(new), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frame", [churn().select("age", "churned"), churn().select("plan", "churned")])
 def test_export_of_numbers_or_categories_alone(frame: pl.DataFrame, tmp_path: Path) -> None:
     frame.write_parquet(tmp_path / "table.parquet")

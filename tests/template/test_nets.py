@@ -46,6 +46,11 @@ def test_smoothing_is_undone_by_its_definition(smoothing: float, classes: int) -
     assert (ranked.diff() > 0).all()
 
 
+def test_what_is_smoothed_away_cannot_be_undone() -> None:
+    with pytest.raises(ValueError, match=r"undo_smoothing is for loss.label_smoothing from 0 to below 1, not 1"):
+        Softmax(smoothing=1.0)
+
+
 def test_smoothing_is_undone_in_evaluation_alone() -> None:
     """Logistic regression on one flag, of smoothed labels: what it says of each value is how often they were 1."""
     shares, flag = torch.tensor([0.2, 0.9]), torch.arange(2).repeat_interleave(100)

@@ -57,7 +57,7 @@ def words(tmp_path: Path) -> list[str]:
     table().write_parquet(tmp_path / "table.parquet")
     words = ["data=parquet", f"data.path={tmp_path / 'table.parquet'}", "data.target=label", "test=false"]
     words += ["encode=standard", "optimizer=adamw", "model=mlp", "data.batch_size=32", "data.columns.max_one_hot=5"]
-    return [*words, "trainer.max_epochs=4"]
+    return [*words, "trainer.max_epochs=2"]
 
 
 def test_quantiles_are_numpys() -> None:
@@ -136,7 +136,7 @@ def test_a_stack_is_computed_layer_by_layer_and_equals_the_runs_alone(
         assert all((one[key] - other[key]).norm() <= 1e-9 * other[key].norm() for key in one)
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("option", ["all", *(pytest.param(name, marks=pytest.mark.slow) for name in [*OPTIONS][:-1])])
 def test_an_exported_file_equals_the_net(option: str, words: list[str], tmp_path: Path) -> None:
     train(configure(tmp_path / "run", *words, *OPTIONS[option]))
     for kind in ("onnx", "torch"):

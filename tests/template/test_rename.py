@@ -42,6 +42,7 @@ def copy(tmp_path: Path) -> Path:
     return copy
 
 
+@pytest.mark.slow
 def test_a_renamed_copy_trains(copy: Path) -> None:
     done = run(copy, "scripts/rename.py", NEW)
     assert done.returncode == 0, done.stderr
