@@ -8,7 +8,7 @@ import importlib
 import os
 from typing import Any
 
-__version__ = "1.3.0"
+__version__ = "1.3.1"
 
 # Polars reads this when it is first imported: it then gives memory back at once, not when it next needs some, which may
 # be never. Training takes half the memory for it, and reading a table a tenth longer. Later words win, and a process
