@@ -60,6 +60,7 @@ class StackedOptimizer(Optimizer):
         """Takes over what the schedulers have made of the members' optimizers; Unplayed where it is not alike."""
         self.rates, self.decays = self.of_each_weight("lr"), self.of_each_weight("weight_decay")
         self.decaying = bool(self.decays.any())
+        self.kept = 1 - self.rates * self.decays if self.decaying else self.decays  # where decay is decoupled
         settings = [shared(group) for group in self.optimizers[0].param_groups]
         if any([shared(group) for group in one.param_groups] != settings for one in self.optimizers):
             raise Unplayed("its schedule moves more than rates and weight decays")
@@ -80,14 +81,14 @@ class StackedOptimizer(Optimizer):
         gradients = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in self.parameters])
         if self.decaying and not self.decoupled:
             gradients.addcmul_(self.weights, self.decays)
-        for move, part in zip(self.moves, gradients.split([len(move) for move in self.moves]), strict=True):
+        sizes = [len(move) for move in self.moves]
+        for move, part in zip(self.moves, gradients.split(sizes), strict=True):
             move.grad = part
         self.inner.step()
         if self.decaying and self.decoupled:
-            self.weights.mul_(1 - self.rates * self.decays)
-        moves = self.moves[0] if self.num_groups == 1 else torch.cat(list(self.moves))
-        self.weights.addcmul_(moves, self.rates)
-        for move in self.moves:
+            self.weights.mul_(self.kept)
+        for move, weights, rates in zip(self.moves, self.weights.split(sizes), self.rates.split(sizes), strict=True):
+            weights.addcmul_(move, rates)
             move.zero_()
         return loss
 
@@ -101,6 +102,7 @@ class StackedOptimizer(Optimizer):
                     state[key] = value[part]
             move.data, move.grad = move.data[part], None
         self.rates, self.decays, self.group = self.rates[kept], self.decays[kept], self.group[kept]
+        self.kept = self.kept[kept]
         self.member = (alive.cumsum(0) - 1)[self.member[kept]]
         self.optimizers = [one for one, goes_on in zip(self.optimizers, alive.tolist(), strict=True) if goes_on]
         self.lay_out(self.weights[kept])
