@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from tabrun.cli.errors import UserError
 
-
 SHARP = 16.0  # of the softplus: where q is smoothing / classes, p is 4 % of that
 
 
@@ -23,8 +22,8 @@ def at_least_float32(scores: Tensor) -> Tensor:
 def unsmoothed(scores: Tensor, smoothing: float) -> Tensor:
     """Scores whose softmax are the probabilities p of the labels as they were before they were smoothed.
 
-    From smoothed labels a net learns q = (1 - smoothing) p + smoothing / classes, so p is what of q is above smoothing /
-    classes. A softplus takes the place of a clip at 0, so that the order of rows stays.
+    From smoothed labels a net learns q = (1 - smoothing) p + smoothing / classes, so p is what of q is above
+    smoothing / classes. A softplus takes the place of a clip at 0, so that the order of rows stays.
     """
     share = smoothing / scores.shape[-1]
     return F.softplus(scores.softmax(-1) - share, beta=SHARP / share).log()
