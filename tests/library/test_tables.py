@@ -407,6 +407,16 @@ def test_predict_streams_what_load_gives(run: Run, table: Path, tmp_path: Path) 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "shuffled.parquet"]
 
 
+def test_rows_are_computed_by_pieces_and_come_out_in_order(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier, rows = load(run.folder), run.schema.rows(churn())
+    assert isinstance(rows, tuple)  # numbers and codes, which are cut alike
+    expected = classifier(rows).softmax(-1)
+    for size in (1, 7, len(expected), 10_000):
+        monkeypatch.setattr("tabrun.runs.predictor.PIECE", size)
+        torch.testing.assert_close(classifier.probabilities(rows), expected)
+        assert classifier.probabilities(tuple(part[:0] for part in rows)).shape == (0, 2)
+
+
 def test_predict_without_id_columns(tmp_path: Path) -> None:
     tables.from_sklearn("iris", "species").write_csv(tmp_path / "iris.csv")
     train(configure(tmp_path / "run", "data=iris", "trainer.max_epochs=1"))

@@ -111,7 +111,7 @@ class Run:
                 yield index, judge(rows), *truth
 
     def table(self, path: str) -> Table:
-        """Another CSV or Parquet file, to be read as the run read its own."""
+        """Another file, to be read as the run read its own."""
         data, targets = self.config["data"], columns_of(self.schema.target)
         kind = "Float64" if data.get("bins") else self.schema.target_kind
         kinds = self.schema.kinds | dict.fromkeys(targets, polars_type(kind))

@@ -1,4 +1,4 @@
-"""Predict: the classes of a CSV or Parquet file's rows, whatever its length, in bounded memory."""
+"""Predict: the classes of a file's rows; of CSV and Parquet of any length, in bounded memory."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def on_disk(table: str) -> Iterator[str]:
 def main(build: Build) -> None:
     parser = Parser(prog=f"python -m {build.__package__}.predict", description=__doc__.split("\n")[0])
     parser.add_argument("run", help="a run's folder, or a checkpoint")
-    parser.add_argument("table", help="a .csv or .parquet file; - reads CSV from a pipe")
+    parser.add_argument("table", help="a file as training reads it; - reads CSV from a pipe")
     parser.add_argument("-o", "--out", default="-", help="a .csv or .parquet file; - writes CSV to a pipe (default)")
     parser.add_argument("--threshold", type=float, help="two classes: the second from this probability upwards (0.5)")
     parser.add_argument("--keep", nargs="+", default=[], metavar="COLUMN", help="columns that predictions carry too")
