@@ -49,7 +49,7 @@ def net(config: Config, schema: Schema, most: float = math.inf) -> nn.Sequential
     """
     from torch import nn
 
-    from classify.heads import head_for
+    from classify.heads import head_for, undone
     from classify.nets import AsItIs, Encode
 
     make, arguments = played("model", config, MODULE)
@@ -74,8 +74,7 @@ def net(config: Config, schema: Schema, most: float = math.inf) -> nn.Sequential
         body = make(**arguments)
     if not isinstance(body, nn.Module):
         raise UserError(f"model: {make.__name__} gives {type(body).__name__}, not an nn.Module")
-    smoothing = config["loss"].get("label_smoothing", 0.0) if config.get("undo_smoothing") else 0.0
-    return nn.Sequential(OrderedDict(encode=encode, body=body, head=head(smoothing)))
+    return nn.Sequential(OrderedDict(encode=encode, body=body, head=head(undone(config.get("loss")))))
 
 
 def check_size(key: str, make: Callable[..., Any], arguments: Config, most: float) -> None:
@@ -114,7 +113,7 @@ def measures(config: Config, schema: Schema) -> Measures:
 def loss(config: Config, schema: Schema, most: float = math.inf) -> nn.Module:
     """The loss of scores and labels, and of weights of rows with data.weight.
 
-    class_weights, which the config says beside its arguments, become its `weight`.
+    class_weights, which the config says beside its arguments, become its `weight`; undo_smoothing is the head's.
     """
     import torch
 
@@ -122,6 +121,7 @@ def loss(config: Config, schema: Schema, most: float = math.inf) -> nn.Module:
 
     make, arguments = played("loss", config, MODULE)
     weights = arguments.pop("class_weights", None)
+    arguments.pop("undo_smoothing", None)
     if weights is not None and "weight" not in signature(make).parameters:
         raise UserError(f"loss.class_weights={weights}: {make.__name__} takes no weight: say null")
     if weights == "balanced":

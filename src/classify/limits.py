@@ -39,7 +39,7 @@ MEANT: Mapping[str, str] = {  # keys by names that are too far from them to be g
     **{"learning_rate": "optimizer.lr", "epochs": "trainer.max_epochs", "layers": "model.hidden"},
 }
 MORE: Sequence[str] = ("trainer.max_epochs", "callbacks.early_stopping.patience")  # that a finished run may be given
-ADDED: Sequence[str] = ("encode", "optimizer.decay_biases")  # that older runs lack, which then are as they were
+ADDED: Sequence[str] = ("encode", "optimizer.decay_biases", "loss.undo_smoothing")  # that older runs may lack
 BETTER = "better on most tables, and slower: experiment=strong"  # said after a run of one net on an own table
 BESIDE: Sequence[str] = ("callbacks.checkpoints.minutes", "logger")  # what may be another when a run goes on
 
@@ -68,6 +68,8 @@ def check(config: Mapping[str, Any]) -> None:
         raise UserError("metrics.loss: this name is taken by the cross-entropy: call the metric something else")
     if not config["callbacks"].get("checkpoints"):
         raise UserError("callbacks.checkpoints cannot be left out: a run is read back from them")
+    if config["loss"].get("undo_smoothing") and config["loss"].get("class_weights") is not None:
+        raise UserError("loss.undo_smoothing does not go with loss.class_weights: say loss=cross_entropy beside these")
     mode = config["speed"]["compile"]
     if mode not in (None, "default") and config["trainer"]["accumulate_grad_batches"] != 1:
         raise UserError(

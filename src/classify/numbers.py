@@ -67,11 +67,11 @@ class Periodic(nn.Module):
 
     def stacked(self, values: Mapping[str, Tensor], x: Tensor) -> Tensor:
         own = {**dict(self.named_parameters()), **values}
-        # in products, whose gradients are products too, and of sines, as cos a = sin(a + pi/2): two thirds of the time
-        lines = torch.stack([2 * math.pi * own["frequencies"], own["phases"] + math.pi / 2], dim=-1)
-        columns = torch.stack([x.mT, torch.ones_like(x.mT)], dim=-2)  # (numbers, 2, rows)
-        waves = (lines @ columns).sin()  # (numbers, frequencies, rows)
-        return (own["weight"] @ waves + own["bias"].unsqueeze(-1)).flatten(-3, -2).mT
+        frequencies, phases, bias = (own[name].unsqueeze(-1) for name in ("frequencies", "phases", "bias"))
+        columns = x.mT.unsqueeze(-2)  # (numbers, 1, rows): a batched product takes weights as they are then
+        angles = torch.addcmul(phases + math.pi / 2, frequencies, columns, value=2 * math.pi)
+        # (numbers, frequencies, rows); cos a is sin(a + pi/2), whose gradient is one pass less
+        return (own["weight"] @ angles.sin() + bias).flatten(-3, -2).mT
 
 
 class Piecewise(nn.Module):

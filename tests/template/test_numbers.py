@@ -20,7 +20,7 @@ from tabrun.tables.schema import Schema
 from tabrun.tables.split import suitable_batch
 from tabrun.verbs.export import export
 
-UNDONE = ["loss.label_smoothing=0.1", "undo_smoothing=true"]
+UNDONE = ["loss.label_smoothing=0.1", "loss.undo_smoothing=true"]
 OPTIONS: dict[str, list[str]] = {
     "robust": ["encode.scale=robust"],
     "periodic": ["encode=periodic"],

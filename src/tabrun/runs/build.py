@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import operator
 from collections.abc import Mapping, Sequence
-from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -129,9 +127,12 @@ def varied(config: Config, number: int) -> Config:
     vary = ensemble(config)["vary"] or [{}]
     for key, value in vary[number % len(vary)].items():
         *groups, last = key.split(".")
-        if last.startswith("_"):
+        group: Any = made
+        for name in groups:
+            group = group.get(name) if isinstance(group, dict) else None
+        if last.startswith("_") or not isinstance(group, dict):
             raise UserError(f"ensemble.vary: {key[:80]} is no key that members may differ in")
-        reduce(operator.getitem, groups, made)[last] = value
+        group[last] = value
     return made
 
 

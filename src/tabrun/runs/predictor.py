@@ -48,7 +48,8 @@ class TrainedClassifier(nn.Module):
 
     def probabilities(self, rows: Any, temperature: float = 1.0) -> Tensor:
         """Of the schema's rows, (rows, classes); UserError where a score over the temperature is not finite."""
-        rows, pair = self.checked(rows), isinstance(rows, tuple)
+        rows = self.checked(rows)
+        pair = isinstance(rows, tuple)
         pieces = zip(*(part.split(PIECE) for part in rows), strict=True) if pair else rows.split(PIECE)
         found = (torch.cat([self.net(piece) for piece in pieces]) / temperature).softmax(-1)
         if not found.isfinite().all():
