@@ -1,9 +1,12 @@
 """Runs that build on an earlier one: its weights, or the whole of it once more."""
 
+import json
 import logging
 import re
 import shutil
 import sys
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import pytest
@@ -11,8 +14,10 @@ import torch
 from conftest import configure
 from handed import compared, open_run, train
 
-from classify import load
+from classify import build, load
 from classify.train import main
+from tabrun.runs.trust import recorded
+from tabrun.verbs import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +60,20 @@ def test_rerun_is_equal_and_says_so(
     assert capsys.readouterr().out.splitlines()[-1].endswith("run: weights and metrics, to the last bit")
     assert open_run(tmp_path / "again").config["folder"] == str(tmp_path / "again")
     assert load(tmp_path / "again").predict_proba(torch.zeros(1, 4)).shape == (1, 3)
+
+
+def test_a_run_without_the_keys_that_were_added_is_measured_and_repeated(run: Path, tmp_path: Path) -> None:
+    older = tmp_path / "older"
+    shutil.copytree(run, older)
+    content = torch.load(older / "checkpoints" / "best.ckpt", weights_only=True)
+    for key in build.ADDED:
+        *groups, last = key.split(".")
+        reduce(getitem, groups, content["config"]).pop(last)
+    torch.save(content, older / "checkpoints" / "best.ckpt")
+    expected = json.loads((run / "metrics.json").read_text())
+    assert evaluate.evaluate(open_run(older), None, None, False)["metrics"] == pytest.approx(expected, abs=1e-6)
+    train(recorded(open_run(older).trainable(), tmp_path / "again", trust=False))
+    assert "to the last bit" in compared(run, tmp_path / "again")
 
 
 def test_what_differs_is_named(run: Path, tmp_path: Path) -> None:

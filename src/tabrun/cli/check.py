@@ -90,7 +90,7 @@ def check_values(cfg: DictConfig, choices: Mapping[str, Any], build: Build) -> N
     chosen = {group: name for group, name in choices.items() if name and "/" not in group}
     own = [f"{group}={name}" for group, name in chosen.items() if group not in ("experiment", "debug")]
     types, added, words = shipped(*own), getattr(build, "ADDED", ()), {**CHOICES, **build.CHOICES}
-    check_keys(cfg, {key: value for key, value in types.items() if key not in added})
+    check_keys(cfg, {key: value for key, value in types.items() if not {key, key.partition(".")[0]} & {*added}})
     groups = {key.rpartition(".")[0] for key in types}
     for key, value in leaves(plain(cfg)):
         if isinstance(value, str) and "${" in value:
