@@ -31,7 +31,7 @@ cv: install  ## validate on each of five folds
 lr: install  ## which learning rate: 64 of them over a few epochs, and the one to take
 	@$(RUN) -m classify.train debug=lr_range $(ARGS)
 
-test: install  ## run every test
+test: install  ## run the tests, in two minutes (ARGS="-m slow": the long ones)
 	@$(RUN) -m pytest $(ARGS)
 
 kill-test: install  ## kill training at random moments and compare (ARGS="--runs 10 --sweeps 2")

@@ -12,6 +12,7 @@ import argparse
 import importlib
 import inspect
 import json
+import sys
 from typing import Any
 
 
@@ -49,8 +50,8 @@ def main() -> None:
     options = {key: value for key, value in vars(words).items() if value and key not in ("what", "json")}
     table = importlib.import_module(f"benchmark_{words.what}").table
     known = inspect.signature(table).parameters
-    if unknown := [key if key == "folder" else f"--{key}" for key in options if key not in known]:
-        parser.error(f"{', '.join(unknown)} says nothing to {words.what}, which takes {', '.join(known)}")
+    if unknown := [key for key in options if key not in known]:
+        sys.exit(f"error: {words.what} has no option {', '.join(unknown)}: it has {', '.join(known)}")
     found = table(**options)
     print(json.dumps(found) if words.json else shown(found))
 

@@ -21,6 +21,8 @@ OURS = {
 
 
 def rival(fit: Callable[..., Predict]) -> Callable[..., tuple[np.ndarray, float, float]]:
+    """Somebody else's way, fitted to the training rows and stopped on the validation rows."""
+
     def work(frame: pd.DataFrame, labels: np.ndarray, parts: np.ndarray, threads: int) -> tuple[Any, float, float]:
         frame = with_dates(frame)
         texts = frame.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in frame.dtypes]]
