@@ -370,10 +370,16 @@ def test_what_is_answered_at_once(cases: dict[str, str], folder: Path) -> None:
 
 
 def test_what_data_net_and_checkpoint_show(folder: Path, forking: Path) -> None:
+    check(LATE, "heavy", folder, forking)
+
+
+@pytest.mark.slow
+def test_what_a_table_shows(folder: Path, forking: Path) -> None:
+    """As test_bad_tables does, here by the command itself."""
     csv = "train data=csv data.path=tables/{}.csv data.target=y"
     cases = {csv.format(name): text for name, (_, text) in TABLES.items()}
     cases |= {f"{csv.format(name)} {more}": text for name, (_, more, text) in TABLE_WORDS.items()}
-    check(LATE | cases, "heavy", folder, forking)
+    check(cases, "heavy", folder, forking)
 
 
 def test_a_command_as_typed(folder: Path) -> None:
