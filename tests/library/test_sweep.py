@@ -141,6 +141,7 @@ def test_a_member_goes_on_as_its_run_alone_would(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_in_float32_the_metrics_agree(tmp_path: Path) -> None:
     configs = [configure(tmp_path / f"stacked{i}", *job) for i, job in enumerate(RATES)]
     members = train_as_one(configs)
@@ -338,6 +339,7 @@ def test_the_suggested_rate_is_the_near_end_of_the_valleys_floor() -> None:
     assert suggested([np.nan, 1.0, np.nan]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_range_test_finds_a_rate_that_trains_well(
     tmp_path: Path, inside: Callable[..., Any], capsys: pytest.CaptureFixture[str]

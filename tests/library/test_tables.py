@@ -500,6 +500,7 @@ def test_predictions_in_parquet_keep_every_kind_of_id(tmp_path: Path, monkeypatc
     assert not (tmp_path / "out.csv").exists()
 
 
+@pytest.mark.slow
 def test_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: Callable[..., Any]) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     churn().write_csv(tmp_path / "churn.csv")

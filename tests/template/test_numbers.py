@@ -118,8 +118,13 @@ def test_piecewise_is_a_loop_over_columns_and_bins() -> None:
                 assert found[row][column][t] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("vary", ["optimizer.lr", "seed", "data.fold"])
-@pytest.mark.parametrize("option", OPTIONS)
+STACKS = [(option, vary) for option in OPTIONS for vary in ("optimizer.lr", "seed", "data.fold")]
+
+
+@pytest.mark.parametrize(
+    ("option", "vary"),
+    [pytest.param(*one, marks=[] if "all" in one or "seed" in one else pytest.mark.slow) for one in STACKS],
+)
 def test_a_stack_is_computed_layer_by_layer_and_equals_the_runs_alone(
     option: str, vary: str, words: list[str], tmp_path: Path
 ) -> None:
