@@ -109,7 +109,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str, forking: 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest tests first, so that no worker is left alone with one at the end."""
-    longest = ("test_every_command_runs", "test_what_data_net", "test_what_is_said_when", "test_what_nobody")
+    longest = ("test_every_command_runs", "test_what_data_net", "test_what_is_said_when")
     items.sort(key=lambda item: not item.name.startswith(longest))
 
 

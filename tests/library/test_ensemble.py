@@ -206,6 +206,7 @@ def test_in_a_sweep_it_trains_alone_and_what_cannot_be_stacked_one_after_the_oth
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 def test_rerun_resume_and_weights(
     tmp_path: Path, inside: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import polars as pl
+import pytest
 from handed import CONF
 from hydra import compose, initialize_config_dir
 
@@ -294,6 +295,7 @@ def said(err: str) -> list[str]:
     return [line for line in err.splitlines() if not line.startswith("columns that training left out are ignored")]
 
 
+@pytest.mark.slow
 def test_what_nobody_meant(tmp_path: Path, forking: Path) -> None:
     prepared(tmp_path, forking)
     wrong = list(broken(range(40), TRIED, tmp_path, forking))

@@ -83,6 +83,7 @@ def test_it_is_the_weighted_mean_of_the_runs(run: Path, sweep: Path) -> None:
     assert metrics["val/loss"] <= min(alone) + 1e-6
 
 
+@pytest.mark.slow
 def test_verbs_take_it_for_a_run(run: Path, tmp_path: Path) -> None:
     found = evaluate.evaluate(open_run(run), None, None, True)
     assert found["metrics"] == pytest.approx(json.loads((run / "metrics.json").read_text()), abs=1e-6)

@@ -47,7 +47,12 @@ KINDS: dict[str, tuple[list[list[str]], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+LATER = ("sgd, nesterov, weight decay", "adam, weight decay", "folds", "cosine", "a maximum")  # much like others
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow if kind in LATER else []) for kind in KINDS]
+)
 def test_a_member_equals_its_run_alone(kind: str, tmp_path: Path) -> None:
     jobs, common = KINDS[kind]
     common = ["trainer.precision=64-true", "trainer.max_epochs=8", "data=iris", *common]
