@@ -248,6 +248,7 @@ CASES: dict[str, tuple[Files, str, str]] = {  # t.csv, or several files; words b
     "keep": ("x,z\n1,2\n", "predict RUN t.csv --keep zz", r"no column zz: --keep names it .did you mean 'z'"),
     "keep prediction": ("x,z,prediction\n1,2,a\n", "predict RUN t.csv --keep prediction",
         r"--keep prediction: predictions have"),
+    "out": ("x,z\n1,2\n", "predict RUN t.csv -o t.csv", r"--out t.csv is the table itself, or the one of the run"),
     "other marks": ("x;z\n1,5;2\n", "predict RUN t.csv",
         r"t.csv: column x, row 1: '1,5' is not a number: mend it, or leave it"),
     "header again, predict": ("x,z\n1,2\nx,z\n", "predict RUN t.csv",

@@ -417,6 +417,17 @@ def test_rows_are_computed_by_pieces_and_come_out_in_order(run: Run, monkeypatch
         assert classifier.probabilities(tuple(part[:0] for part in rows)).shape == (0, 2)
 
 
+def test_the_table_of_a_run_is_not_written_over(
+    run: Run, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, before = Path(run.config["data"]["path"]), table.read_bytes()
+    churn().write_csv(tmp_path / "new.csv")
+    monkeypatch.setattr(sys, "argv", ["predict", str(run.folder), str(tmp_path / "new.csv"), "-o", str(own)])
+    with pytest.raises(SystemExit, match=r"error: --out .* is the table itself, or the one of the run"):
+        predict.main(build)
+    assert (own, own.read_bytes()) == (table, before)
+
+
 def test_predict_without_id_columns(tmp_path: Path) -> None:
     tables.from_sklearn("iris", "species").write_csv(tmp_path / "iris.csv")
     train(configure(tmp_path / "run", "data=iris", "trainer.max_epochs=1"))

@@ -149,6 +149,9 @@ def main(build: Build) -> None:
 
         torch.set_num_threads(os.cpu_count() or 1)
         run = Run.open(file, build)
+        for path in (words.table, str(run.config["data"].get("path"))):
+            if os.path.isfile(words.out) and os.path.exists(path) and os.path.samefile(words.out, path):
+                raise UserError(f"--out {words.out} is the table itself, or the one of the run: name another file")
         with (
             on_disk(words.table) as table,
             whole_file(words.out) as part,
