@@ -60,7 +60,7 @@ class StackedOptimizer(Optimizer):
         """Takes over what the schedulers have made of the members' optimizers; Unplayed where it is not alike."""
         self.rates, self.decays = self.of_each_weight("lr"), self.of_each_weight("weight_decay")
         self.decaying = bool(self.decays.any())
-        self.kept = 1 - self.rates * self.decays if self.decaying else self.decays  # where decay is decoupled
+        self.shrink = 1 - self.rates * self.decays if self.decaying else self.decays  # of a decoupled decay
         settings = [shared(group) for group in self.optimizers[0].param_groups]
         if any([shared(group) for group in one.param_groups] != settings for one in self.optimizers):
             raise Unplayed("its schedule moves more than rates and weight decays")
@@ -86,7 +86,7 @@ class StackedOptimizer(Optimizer):
             move.grad = part
         self.inner.step()
         if self.decaying and self.decoupled:
-            self.weights.mul_(self.kept)
+            self.weights.mul_(self.shrink)
         for move, weights, rates in zip(self.moves, self.weights.split(sizes), self.rates.split(sizes), strict=True):
             weights.addcmul_(move, rates)
             move.zero_()
@@ -102,7 +102,7 @@ class StackedOptimizer(Optimizer):
                     state[key] = value[part]
             move.data, move.grad = move.data[part], None
         self.rates, self.decays, self.group = self.rates[kept], self.decays[kept], self.group[kept]
-        self.kept = self.kept[kept]
+        self.shrink = self.shrink[kept]
         self.member = (alive.cumsum(0) - 1)[self.member[kept]]
         self.optimizers = [one for one, goes_on in zip(self.optimizers, alive.tolist(), strict=True) if goes_on]
         self.lay_out(self.weights[kept])
